@@ -1,0 +1,230 @@
+"""Policies (C2SP tlog-policy): which logs an auditor accepts, which witnesses he counts, and what is a quorum.
+
+    log <vkey> [url]
+    witness <name> <vkey> [url]
+    group <name> all|any|<k> <member>...
+    quorum <name>|none
+
+Names are defined before use, each a member of at most one group; no public key stands twice among the logs or
+among the witnesses. Comment lines and free spaces and tabs are allowed, so "parse, re-encode, compare" does not
+apply; bytes above 0x7F are opaque.
+
+The logged-by time of a checkpoint is the witnesses', never the log's or ours: a witness's own timestamp, for a
+group of k the k-th smallest of its members' - the earliest moment by which a quorum had seen it. Under
+`quorum none` there is no such time.
+"""
+
+import re
+from dataclasses import dataclass
+
+from ledger.checkpoint import Checkpoint, check_cosignature, parse_checkpoint
+from ledger.errors import MalformedError, VerificationError
+from ledger.note import ED25519_COSIGNATURE, ED25519_NOTE, Note, VerifierKey, parse_vkey, verify_note
+from ledger.strict import parse_decimal
+
+MAX_POLICY = 256 * 1024
+MAX_TRUST = 64 * 1024
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_BLANK = re.compile(r"[ \t]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A cosigner that the policy knows, and where it can be reached, if the policy says."""
+
+    name: str
+    key: VerifierKey
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Satisfied when at least `threshold` of its members are."""
+
+    name: str
+    threshold: int
+    members: tuple["Witness | Group", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A parsed policy; `quorum` is None for `quorum none`."""
+
+    logs: tuple[tuple[VerifierKey, str | None], ...]
+    witnesses: tuple[Witness, ...]
+    quorum: Witness | Group | None
+
+    def log_keys(self, origin: str) -> tuple[VerifierKey, ...]:
+        """The log keys whose name is `origin`."""
+        return tuple(key for key, _ in self.logs if key.name == origin)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedCheckpoint:
+    """A checkpoint that satisfies a policy.
+
+    `logged_by` is the witnesses' time in Unix seconds, None under `quorum none`; `witnesses` are the names of
+    those whose cosignature verified.
+    """
+
+    checkpoint: Checkpoint
+    log_keys: tuple[VerifierKey, ...]
+    logged_by: int | None
+    witnesses: tuple[str, ...]
+
+
+def verify_log_signature(note: Note, policy: Policy) -> tuple[Checkpoint, tuple[VerifierKey, ...]]:
+    """The checkpoint in `note`, signed by a log that the policy names.
+
+    Raises:
+        MalformedError: the text is not a checkpoint.
+        VerificationError: the policy does not name the origin, or no key of it signed, or one's line fails.
+    """
+    checkpoint = parse_checkpoint(note.text)
+    keys = policy.log_keys(checkpoint.origin)
+    if not keys:
+        raise VerificationError(f"the policy names no log {checkpoint.origin}")
+    return checkpoint, verify_note(note, keys)
+
+
+def verify_quorum(note: Note, policy: Policy) -> tuple[int | None, tuple[str, ...]]:
+    """The logged-by time of `note`, and the witnesses whose cosignatures verified.
+
+    Raises:
+        VerificationError: a known witness's line does not verify, or the quorum is not reached.
+    """
+    times: dict[str, int] = {}
+    for witness in policy.witnesses:
+        seen = [check_cosignature(note, line, witness.key) for line in note.by(witness.key)]
+        if seen:
+            times[witness.name] = min(seen)
+    if policy.quorum is None:
+        return None, tuple(times)
+    logged_by = _satisfied(policy.quorum, times)
+    if logged_by is None:
+        raise VerificationError(f"quorum {policy.quorum.name} is not reached: {len(times)} witnesses cosigned")
+    return logged_by, tuple(times)
+
+
+def verify_checkpoint(note: Note, policy: Policy) -> VerifiedCheckpoint:
+    """The checkpoint in `note`, shown to satisfy `policy`; raises as the two functions above."""
+    checkpoint, keys = verify_log_signature(note, policy)
+    return VerifiedCheckpoint(checkpoint, keys, *verify_quorum(note, policy))
+
+
+def parse_policy(data: bytes) -> Policy:
+    """The policy in `data`; raises MalformedError naming the line and the fault."""
+    return _Parser().parse(_lines(data, "policy", MAX_POLICY))
+
+
+def parse_trust(data: bytes) -> tuple[VerifierKey, ...]:
+    """The registrar keys in a trust file: one vkey a line, comment lines as in a policy; raises MalformedError."""
+    keys: list[VerifierKey] = []
+    for number, words in _lines(data, "trust", MAX_TRUST):
+        where = f"trust: line {number}"
+        if len(words) != 1:
+            raise MalformedError(f"{where}: not one vkey")
+        key = parse_vkey(words[0], where)
+        if key.type != ED25519_NOTE:
+            raise MalformedError(f"{where}: a registrar's key is of type 0x01")
+        if key in keys:
+            raise MalformedError(f"{where}: the same key twice")
+        keys.append(key)
+    if not keys:
+        raise MalformedError("trust: names no registrar")
+    return tuple(keys)
+
+
+class _Parser:
+    """One pass over the lines; what is defined so far is the state."""
+
+    def __init__(self) -> None:
+        self._logs: dict[bytes, tuple[VerifierKey, str | None]] = {}
+        self._named: dict[str, Witness | Group] = {}
+        self._witness_keys: set[bytes] = set()
+        self._members: set[str] = set()
+        self._quorum: tuple[Witness | Group | None] | None = None
+
+    def parse(self, lines: list[tuple[int, list[str]]]) -> Policy:
+        for number, words in lines:
+            where = f"policy: line {number}"
+            match words:
+                case ["log", vkey, *url] if len(url) <= 1:
+                    self._log(where, vkey, url[0] if url else None)
+                case ["witness", name, vkey, *url] if len(url) <= 1:
+                    self._witness(where, name, vkey, url[0] if url else None)
+                case ["group", name, threshold, *members] if members:
+                    self._group(where, name, threshold, members)
+                case ["quorum", name]:
+                    self._set_quorum(where, name)
+                case _:
+                    raise MalformedError(f"{where}: not a log, witness, group or quorum line: {words[0][:20]!a}")
+        if self._quorum is None:
+            raise MalformedError("policy: has no quorum line (write 'quorum none' to ask for no witness)")
+        witnesses = tuple(item for item in self._named.values() if isinstance(item, Witness))
+        return Policy(tuple(self._logs.values()), witnesses, self._quorum[0])
+
+    def _log(self, where: str, vkey: str, url: str | None) -> None:
+        key = parse_vkey(vkey, where)
+        if key.type != ED25519_NOTE:
+            raise MalformedError(f"{where}: a log's key is of type 0x01")
+        if key.public_key in self._logs:
+            raise MalformedError(f"{where}: the same log key twice")
+        self._logs[key.public_key] = (key, url)
+
+    def _witness(self, where: str, name: str, vkey: str, url: str | None) -> None:
+        self._define(where, name)
+        key = parse_vkey(vkey, where)
+        if key.type != ED25519_COSIGNATURE:
+            raise MalformedError(f"{where}: a witness's key is of type 0x04")
+        if key.public_key in self._witness_keys:
+            raise MalformedError(f"{where}: the same witness key twice")
+        self._witness_keys.add(key.public_key)
+        self._named[name] = Witness(name, key, url)
+
+    def _group(self, where: str, name: str, threshold: str, names: list[str]) -> None:
+        self._define(where, name)
+        for member in names:
+            if member not in self._named:
+                raise MalformedError(f"{where}: {member[:40]!a} is not defined above")
+            if member in self._members:
+                raise MalformedError(f"{where}: {member[:40]!a} is a member already")
+            self._members.add(member)
+        count = {"all": len(names), "any": 1}.get(threshold) or parse_decimal(threshold, f"{where}: threshold")
+        if not 1 <= count <= len(names):
+            raise MalformedError(f"{where}: threshold {count} of {len(names)} members")
+        self._named[name] = Group(name, count, tuple(self._named[member] for member in names))
+
+    def _set_quorum(self, where: str, name: str) -> None:
+        if self._quorum is not None:
+            raise MalformedError(f"{where}: a second quorum line")
+        if name != "none" and name not in self._named:
+            raise MalformedError(f"{where}: {name[:40]!a} is not defined above")
+        self._quorum = (self._named.get(name),)
+
+    def _define(self, where: str, name: str) -> None:
+        if name in self._named or name == "none":
+            raise MalformedError(f"{where}: the name {name[:40]!a} is taken")
+
+
+def _lines(data: bytes, what: str, limit: int) -> list[tuple[int, list[str]]]:
+    """Line number and words of every line that says something."""
+    if len(data) > limit:
+        raise MalformedError(f"{what}: {len(data)} bytes, more than the {limit} allowed")
+    lines = []
+    # Opaque bytes survive as surrogates, which no key name may hold.
+    for number, line in enumerate(data.decode("utf-8", "surrogateescape").split("\n"), 1):
+        if control := _CONTROL.search(line):
+            raise MalformedError(f"{what}: line {number}: control character U+{ord(control[0]):04X}")
+        words = _BLANK.sub(" ", line).strip(" ").split(" ")
+        if words != [""] and not words[0].startswith("#"):
+            lines.append((number, words))
+    return lines
+
+
+def _satisfied(item: Witness | Group, times: dict[str, int]) -> int | None:
+    if isinstance(item, Witness):
+        return times.get(item.name)
+    seen = sorted(time for member in item.members if (time := _satisfied(member, times)) is not None)
+    return seen[item.threshold - 1] if len(seen) >= item.threshold else None

@@ -1,0 +1,211 @@
+"""What the aggregator tells a device - stored, receipt, reject - and a device of itself (FORMAT.md section 9).
+
+stored   the batch is committed; stop resending, send the next. Never a reason to delete.
+receipt  index, inclusion proof, checkpoint: the batch is on the log. A device that has verified it may delete.
+reject   the batch was not taken, and why.
+status   the device is there (or, as its last will, is not), and the largest checkpoint that it has verified,
+         so that receipts can carry a consistency proof from exactly there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+from ledger import canonical
+from ledger.batch import MAX_UINT32, MAX_UINT64, Anchor
+from ledger.canonical import Value
+from ledger.checkpoint import Checkpoint
+from ledger.entry import BatchEntry
+from ledger.errors import MalformedError, VerificationError
+from ledger.merkle import MAX_PROOF, check_consistency, check_inclusion, hash_leaf, join_path, split_path
+from ledger.note import parse_note
+from ledger.policy import Policy, verify_checkpoint
+
+MESSAGE_VERSION = 1
+MAX_MESSAGE = 64 * 1024
+MAX_PLACED = 1024  # more than the 256 batches that a device keeps in flight
+MAX_DETAIL = 200
+
+
+class Reason(IntEnum):
+    """Why a batch was rejected."""
+
+    MALFORMED = 1
+    TOO_LARGE = 2
+    WRONG_ORIGIN = 3
+    UNKNOWN_KEY = 4
+    WRONG_DEVICE = 5
+    BAD_SIGNATURE = 6
+    BAD_ROOT = 7
+    OUT_OF_ORDER = 8
+    BROKEN_CHAIN = 9
+    EQUIVOCATION = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The batch (epoch, seq) is durably in the log's order at `index`."""
+
+    epoch: int
+    seq: int
+    index: int
+
+    def encode(self) -> bytes:
+        """The message's bytes."""
+        return canonical.encode((MESSAGE_VERSION, 1, self.epoch, self.seq, self.index))
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One batch in a receipt: where its entry is, and the inclusion proof."""
+
+    epoch: int
+    seq: int
+    index: int
+    inclusion: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A checkpoint, its consistency with the one that the device had, and the batches of the device in it."""
+
+    checkpoint: bytes
+    old_size: int
+    consistency: tuple[bytes, ...]
+    placed: tuple[Placed, ...]
+
+    def encode(self) -> bytes:
+        """The message's bytes."""
+        placed = tuple((item.epoch, item.seq, item.index, join_path(item.inclusion)) for item in self.placed)
+        return canonical.encode(
+            (MESSAGE_VERSION, 2, self.checkpoint, self.old_size, join_path(self.consistency), placed)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The batch (epoch, seq), or a message that showed none, was not taken; `detail` is for people."""
+
+    epoch: int | None
+    seq: int | None
+    reason: int
+    detail: str
+
+    def encode(self) -> bytes:
+        """The message's bytes."""
+        return canonical.encode((MESSAGE_VERSION, 3, self.epoch, self.seq, int(self.reason), self.detail))
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A device is connected or gone; `size` is that of its largest verified checkpoint."""
+
+    online: bool
+    size: int
+
+    def encode(self) -> bytes:
+        """The message's bytes."""
+        return canonical.encode((MESSAGE_VERSION, int(self.online), self.size))
+
+
+Message: TypeAlias = Stored | Receipt | Reject
+
+
+def parse_message(data: bytes) -> Message:
+    """The message from the aggregator in `data`; raises MalformedError."""
+    if len(data) > MAX_MESSAGE:
+        raise MalformedError(f"message: {len(data)} bytes, more than the {MAX_MESSAGE} allowed")
+    match canonical.decode(data, "message"):
+        case (1, 1, epoch, seq, index):
+            return Stored(*_place(epoch, seq), canonical.uint(index, "stored: index", MAX_UINT64))
+        case (1, 2, checkpoint, old_size, consistency, tuple(placed)) if len(placed) <= MAX_PLACED:
+            return Receipt(
+                canonical.binary(checkpoint, "receipt: checkpoint", 1, MAX_MESSAGE),
+                canonical.uint(old_size, "receipt: old size", MAX_UINT64),
+                _path(consistency, "receipt: consistency proof"),
+                tuple(_placed(item) for item in placed),
+            )
+        case (1, 3, epoch, seq, reason, detail):
+            place = (None, None) if epoch is None and seq is None else _place(epoch, seq)
+            return Reject(
+                place[0],
+                place[1],
+                canonical.uint(reason, "reject: reason", 0xFF),
+                canonical.text(detail, "reject: detail", MAX_DETAIL),
+            )
+        case _:
+            raise MalformedError("message: neither stored, receipt nor reject of version 1")
+
+
+def parse_status(data: bytes) -> Status:
+    """The device's status in `data`; raises MalformedError."""
+    version, online, size = canonical.fields(canonical.decode(data[:MAX_DETAIL], "status"), 3, "status")
+    if version != MESSAGE_VERSION or type(version) is not int:
+        raise MalformedError("status: not version 1")
+    return Status(
+        canonical.uint(online, "status: online", 1) == 1, canonical.uint(size, "status: size", MAX_UINT64)
+    )
+
+
+def verify_receipt(receipt: Receipt, policy: Policy, origin: str, last: Anchor | None) -> Checkpoint:
+    """The receipt's checkpoint: it satisfies `policy` and extends `last`, the device's largest verified one.
+
+    A checkpoint no newer than `last` passes when it is a prefix that the device can still check: the same size
+    and root.
+
+    Raises:
+        MalformedError: the checkpoint is not a signed checkpoint.
+        VerificationError: another origin, no quorum, or not shown to extend `last`.
+    """
+    checkpoint = verify_checkpoint(parse_note(receipt.checkpoint, "checkpoint"), policy).checkpoint
+    if checkpoint.origin != origin:
+        raise VerificationError(f"the receipt is from {checkpoint.origin}, not from {origin}")
+    if last is None or (last.size, last.root) == (checkpoint.size, checkpoint.root):
+        return checkpoint
+    if last.size == checkpoint.size:
+        raise VerificationError(f"the log shows two roots for size {last.size}: a split view")
+    if receipt.old_size != last.size:
+        raise VerificationError(f"the receipt proves consistency with size {receipt.old_size}, not {last.size}")
+    check_consistency(last.size, checkpoint.size, last.root, checkpoint.root, receipt.consistency)
+    return checkpoint
+
+
+def verify_placed(placed: Placed, checkpoint: Checkpoint, header: bytes, signature: bytes) -> None:
+    """The batch with `header` and `signature` is the entry that `placed` says; raises VerificationError."""
+    leaf = hash_leaf(BatchEntry(header, signature).encode())
+    check_inclusion(placed.index, checkpoint.size, leaf, placed.inclusion, checkpoint.root)
+
+
+def _place(epoch: Value, seq: Value) -> tuple[int, int]:
+    return canonical.uint(epoch, "message: epoch", MAX_UINT32), canonical.uint(seq, "message: seq", MAX_UINT64)
+
+
+def _path(value: Value, what: str) -> tuple[bytes, ...]:
+    return tuple(split_path(canonical.binary(value, what, 0, 32 * (MAX_PROOF + 1)), what))
+
+
+def _placed(item: Value) -> Placed:
+    epoch, seq, index, inclusion = canonical.fields(item, 4, "receipt: batch")
+    return Placed(
+        *_place(epoch, seq),
+        canonical.uint(index, "receipt: index", MAX_UINT64),
+        _path(inclusion, "receipt: inclusion proof"),
+    )
+
+
+def split_receipts(
+    checkpoint: bytes, old_size: int, consistency: Sequence[bytes], placed: Sequence[Placed]
+) -> list[Receipt]:
+    """Receipts for all of `placed` under one checkpoint, each within the size of a message."""
+    room = MAX_MESSAGE - len(checkpoint) - 32 * len(consistency) - 64
+    portions: list[list[Placed]] = [[]]
+    used = 0
+    for item in placed:
+        size = 32 * len(item.inclusion) + 32
+        if used + size > room and portions[-1]:
+            portions.append([])
+            used = 0
+        portions[-1].append(item)
+        used += size
+    return [Receipt(checkpoint, old_size, tuple(consistency), tuple(portion)) for portion in portions]

@@ -1,0 +1,85 @@
+"""`vitalseal`: finds the subcommand, imports only its room, turns mistakes into one line.
+
+Each room that has commands has a module with `register(parser)`, which adds the arguments and sets
+`run(args) -> int`. They are found by name here, so that this package imports none of them and `vitalseal verify`
+never loads MQTT.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from vitalseal import __version__
+from vitalseal.errors import UserError
+
+# command: (module whose `register(parser)` fills it in, what it is for, extra that its dependencies come with)
+COMMANDS = {
+    "demo": ("simulators.demo_cli", "run the whole pipeline on real recordings, and verify all of it", "all"),
+    "verify": (
+        "ledger.verify_cli",
+        "check proof files offline, without trusting anyone but the policy's keys",
+        None,
+    ),
+    "ledger": ("ledger.cli", "check a log (fsck), hand out proofs (proof)", None),
+    "edge": ("edge.cli", "the agent on the gateway: init, run, status", "edge"),
+    "aggregator": (
+        "aggregator.cli",
+        "the service beside the broker: init, run, status, assign",
+        "aggregator",
+    ),
+    "simulate": ("simulators.cli", "device fleets that replay real recordings", "edge"),
+}
+
+EXIT_OK, EXIT_UNPROVEN, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint is one line that ends in what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 fine, 1 not proven, 2 wrong call, input or state."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _Parser(
+        prog="vitalseal",
+        description="A transparency log for medical device data: readings that prove themselves.",
+        epilog="Exit codes: 0 fine, 1 not proven, 2 malformed input or a wrong call. "
+        "`vitalseal COMMAND --help` says more.",
+    )
+    parser.add_argument("--version", action="version", version=f"vitalseal {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    try:
+        for name, (module, summary, extra) in COMMANDS.items():
+            sub = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+            if name == chosen:
+                _import(module, name, extra).register(sub)
+        args = parser.parse_args(argv)
+        return int(args.run(args))
+    except UserError as error:
+        print(f"vitalseal: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe left (`| head`); nothing is left to say and nobody to say it to.
+        sys.stderr.close()
+        return EXIT_USAGE
+
+
+def _import(module: str, command: str, extra: str | None) -> ModuleType:
+    """The room's command module; a missing library becomes the name of the extra that brings it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if extra is None or error.name is None or error.name.split(".")[0] in {"ledger", "edge", "aggregator"}:
+            raise
+        raise UserError(
+            f"`vitalseal {command}` needs {error.name}: install it with  pip install 'vitalseal[{extra}]'"
+        ) from None
