@@ -10,7 +10,7 @@ an error. What no version may put into an entry: a health value, an identity, a 
 
 import hashlib
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from ledger import canonical
 from ledger.batch import MAX_ORIGIN, Header, check_origin
@@ -33,6 +33,7 @@ _ASSIGNMENT_LABEL = b"vitalseal/v1/assignment\n"
 class BatchEntry:
     """A device's sealed batch, as the public sees it."""
 
+    type: ClassVar[int] = BATCH
     header: bytes
     signature: bytes
 
@@ -48,6 +49,7 @@ class Enrolment:
     The device signs the statement too, so nobody can enrol a key that he does not hold.
     """
 
+    type: ClassVar[int] = KEY_EVENT
     origin: str
     algorithm: int
     public_key: bytes
@@ -88,6 +90,7 @@ class Enrolment:
 class Commitment:
     """SHA-256(label || salt || statement) of something that must not be rewritten and must not be public."""
 
+    type: ClassVar[int] = COMMITMENT
     digest: bytes
 
     def encode(self) -> bytes:

@@ -1,0 +1,269 @@
+"""A log's storage on one machine: SQLite for order and payloads, a directory for the public tree.
+
+    <data>/sequencer.db     trusted: entries, payloads, recorded checkpoints
+    <data>/log/             derived: checkpoint, tile/...   (what the world may copy)
+    <data>/staging/         files being written; emptied at every start
+
+There is one writing connection, under a lock; everyone else opens the database read-only. (Before SQLite 3.51.3
+two writers on one WAL can corrupt it.)
+"""
+
+import fcntl
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Self
+
+from ledger.entry import BATCH, KEY_EVENT, parse_entry
+from ledger.writer.storage import Place, Recorded, StorageError, Submission
+
+DATABASE = "sequencer.db"
+PUBLIC = "log"
+_STAGING = "staging"
+_CHUNK = 1024  # entries fetched at a time: bounds memory, not meaning
+
+_SCHEMA = """
+CREATE TABLE entries (
+    idx INTEGER PRIMARY KEY, kind INTEGER NOT NULL, entry BLOB NOT NULL,
+    key_id BLOB, epoch INTEGER, seq INTEGER
+) STRICT;
+CREATE UNIQUE INDEX place ON entries (key_id, epoch, seq) WHERE key_id IS NOT NULL;
+CREATE INDEX key_events ON entries (idx) WHERE kind = 2;
+CREATE TABLE payloads (idx INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT;
+CREATE TABLE checkpoints (
+    size INTEGER PRIMARY KEY, root BLOB NOT NULL, note BLOB NOT NULL, recorded_at_ns INTEGER NOT NULL
+) STRICT;
+PRAGMA user_version = 1;
+"""
+
+
+class LocalStorage:
+    """`Storage` on SQLite and a directory; use as a context manager."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._public = data / PUBLIC
+        path = data / DATABASE
+        if not path.exists():
+            # A key that signs without its database would start a second history under the same name.
+            raise StorageError(
+                f"{path}: there is no sequencer database; restore it, or make a new log with its own key"
+            )
+        self._lock_file = _lock(data / "writer.lock")
+        # Two locks, so that the publisher's reads never wait for an fsync of the hot path.
+        self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        self._writing = _connect(path)
+        self._reading = open_database(data)
+        self._size: int = self._writing.execute("SELECT coalesce(max(idx) + 1, 0) FROM entries").fetchone()[0]
+        shutil.rmtree(data / _STAGING, ignore_errors=True)
+        (data / _STAGING).mkdir()
+        self._public.mkdir(exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writing.close()
+        self._reading.close()
+        self._lock_file.close()
+
+    def append(self, group: Sequence[Submission]) -> int:
+        """Commits `group` as one transaction; see `Storage.append`."""
+        with self._write_lock:
+            first = self._size
+            rows = []
+            for index, item in enumerate(group, first):
+                place = (item.place.key_id, item.place.epoch, item.place.seq) if item.place else (None, None, None)
+                rows.append((index, _kind(item), item.entry, *place))
+            payloads = [(at, item.payload) for at, item in enumerate(group, first) if item.payload is not None]
+            with _fatal(self._data / DATABASE), self._writing:
+                self._writing.execute("BEGIN")
+                self._writing.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
+                self._writing.executemany("INSERT INTO payloads VALUES (?, ?)", payloads)
+            self._size = first + len(group)
+            return first
+
+    def size(self) -> int:
+        """How many entries are committed."""
+        return self._size
+
+    def entries(self, start: int, end: int) -> Iterator[bytes]:
+        """The entries [start, end), a bounded number in memory at a time."""
+        for low in range(start, end, _CHUNK):
+            query = "SELECT entry FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
+            with self._read_lock:
+                rows = self._reading.execute(query, (low, min(low + _CHUNK, end))).fetchall()
+            for (entry,) in rows:
+                yield entry
+
+    def payload(self, index: int) -> bytes | None:
+        """The payload of entry `index`."""
+        row = self._row("SELECT payload FROM payloads WHERE idx = ?", index)
+        return row[0] if row else None
+
+    def find(self, place: Place) -> tuple[int, bytes] | None:
+        """The entry at `place`."""
+        query = "SELECT idx, entry FROM entries WHERE key_id = ? AND epoch = ? AND seq = ?"
+        return self._row(query, place.key_id, place.epoch, place.seq)
+
+    def head(self, key_id: bytes) -> tuple[int, bytes] | None:
+        """The last entry of a device's chain."""
+        query = "SELECT idx, entry FROM entries WHERE key_id = ? ORDER BY epoch DESC, seq DESC LIMIT 1"
+        return self._row(query, key_id)
+
+    def key_events(self) -> Iterator[tuple[int, bytes]]:
+        """Every key event."""
+        with self._read_lock:
+            rows = self._reading.execute(
+                "SELECT idx, entry FROM entries WHERE kind = ? ORDER BY idx", (KEY_EVENT,)
+            ).fetchall()
+        yield from rows
+
+    def recorded(self) -> Recorded | None:
+        """The newest recorded checkpoint."""
+        row = self._row("SELECT size, root, note, recorded_at_ns FROM checkpoints ORDER BY size DESC LIMIT 1")
+        return Recorded(*row) if row else None
+
+    def record(self, checkpoint: Recorded) -> None:
+        """Compare-and-swap: only a checkpoint larger than every recorded one goes in."""
+        values = (checkpoint.size, checkpoint.root, checkpoint.note, checkpoint.recorded_at_ns)
+        with self._write_lock, _fatal(self._data / DATABASE), self._writing:
+            self._writing.execute("BEGIN IMMEDIATE")
+            done = self._writing.execute(
+                "INSERT INTO checkpoints SELECT ?, ?, ?, ?"
+                " WHERE ? > (SELECT coalesce(max(size), -1) FROM checkpoints)",
+                (*values, checkpoint.size),
+            )
+            if done.rowcount != 1:
+                raise StorageError(f"a checkpoint of size {checkpoint.size} or more is recorded already")
+
+    def read(self, path: str) -> bytes | None:
+        """The public file at `path`."""
+        return read_file(self._public, path)
+
+    def write(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Stages, syncs, renames into place, then syncs each directory that changed, once."""
+        with _fatal(self._public):
+            staged = [(self._stage(number, data), path) for number, (path, data) in enumerate(files)]
+            changed: set[Path] = set()
+            for temporary, path in staged:
+                target = self._public / path
+                changed.update(_make_parents(target.parent, self._public))
+                temporary.rename(target)
+            for directory in changed:
+                _sync_directory(directory)
+
+    def remove_partials(self, paths: Iterable[str]) -> None:
+        """Removes `<path>.p` directories; a crash in between leaves files that are right and in nobody's way."""
+        for path in paths:
+            with suppress(FileNotFoundError), _fatal(self._public):
+                shutil.rmtree(self._public / path)
+
+    def _stage(self, number: int, data: bytes) -> Path:
+        path = self._data / _STAGING / str(number)
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return path
+
+    def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        with self._read_lock:
+            row: tuple[Any, ...] | None = self._reading.execute(query, values).fetchone()
+        return row
+
+
+def create_database(data: Path) -> None:
+    """An empty sequencer database in `data`; raises StorageError if one is there."""
+    path = data / DATABASE
+    if path.exists():
+        raise StorageError(f"{path}: there is a log already; nothing was changed")
+    with _fatal(path):
+        connection = _connect(path)
+        connection.executescript(_SCHEMA)
+        connection.close()
+        _sync_directory(data)
+
+
+def open_database(data: Path) -> sqlite3.Connection:
+    """The sequencer database of `data`, read-only; raises StorageError."""
+    path = data / DATABASE
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        raise StorageError(f"{path}: cannot be read: {error}") from None
+    if version != 1:
+        raise StorageError(f"{path}: is of version {version}, not of this program's version 1")
+    return connection
+
+
+def read_file(public: Path, path: str) -> bytes | None:
+    """The file at `path` below the log directory `public`, or None."""
+    try:
+        return (public / path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    with _fatal(path):
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _kind(item: Submission) -> int:
+    """The entry's type; that of a batch is known from its place, without parsing it again on the hot path."""
+    return BATCH if item.place else parse_entry(item.entry).type
+
+
+def _make_parents(directory: Path, root: Path) -> list[Path]:
+    """Directories to sync after a file appears in `directory`: itself, and the parents of new ones."""
+    changed = [directory]
+    while not directory.exists() and directory != root:
+        directory = directory.parent
+        changed.append(directory)
+    changed[0].mkdir(parents=True, exist_ok=True)
+    return changed
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock(path: Path) -> IO[str]:
+    """An exclusive lock that the kernel drops with the process, however it ends."""
+    with _fatal(path):
+        file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise StorageError(f"{path}: another process is writing this log; stop it first") from None
+    return file
+
+
+@contextmanager
+def _fatal(where: Path) -> Iterator[None]:
+    """Turns what the disk or the database refuses into the one error that ends the writer."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{where}: {error.strerror or error}; the writer stops, what is committed is safe"
+        ) from error
+    except sqlite3.Error as error:
+        raise StorageError(f"{where}: {error}; the writer stops, what is committed is safe") from error

@@ -1,0 +1,94 @@
+"""What a log needs of a database and a disk: the seam where PostgreSQL and object storage could stand in.
+
+The database is trusted for the order of entries and for payloads; the tree of files is derived from it and trusted
+for nothing. Every write method returns only after its effect is durable, and any failure in one is the end of the
+process (`StorageError`): after a failed fsync nobody can say what is on disk, so a retry is not safe.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class StorageError(Exception):
+    """The storage is not what a writer needs; one line that says what, where and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A batch's place in its device's chain; the log holds at most one entry for each."""
+
+    key_id: bytes
+    epoch: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An entry to append: a batch has a place and a private payload, other entries have neither."""
+
+    entry: bytes
+    place: Place | None = None
+    payload: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A checkpoint that was signed and recorded; the newest one is what the log stands for."""
+
+    size: int
+    root: bytes
+    note: bytes
+    recorded_at_ns: int
+
+
+class Storage(Protocol):
+    """One log's durable state."""
+
+    def append(self, group: Sequence[Submission]) -> int:
+        """Commits `group` in order, all or nothing, and returns the index of its first entry."""
+        ...
+
+    def size(self) -> int:
+        """How many entries are committed."""
+        ...
+
+    def entries(self, start: int, end: int) -> Iterator[bytes]:
+        """The committed entries [start, end) in order."""
+        ...
+
+    def payload(self, index: int) -> bytes | None:
+        """The private payload of entry `index`, or None where it has none."""
+        ...
+
+    def find(self, place: Place) -> tuple[int, bytes] | None:
+        """Index and bytes of the entry at `place`."""
+        ...
+
+    def head(self, key_id: bytes) -> tuple[int, bytes] | None:
+        """Index and bytes of the last entry of this device's chain."""
+        ...
+
+    def key_events(self) -> Iterator[tuple[int, bytes]]:
+        """Index and bytes of every key event, in log order."""
+        ...
+
+    def recorded(self) -> Recorded | None:
+        """The newest recorded checkpoint."""
+        ...
+
+    def record(self, checkpoint: Recorded) -> None:
+        """Records `checkpoint` as the newest; raises StorageError if one of its size or larger is there."""
+        ...
+
+    def read(self, path: str) -> bytes | None:
+        """The public file at `path` (a `tiles.Fetch`)."""
+        ...
+
+    def write(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Puts public files in place, each whole or not at all, all durable on return."""
+        ...
+
+    def remove_partials(self, paths: Iterable[str]) -> None:
+        """Removes directories of partial tiles, where they exist."""
+        ...
