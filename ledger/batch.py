@@ -240,9 +240,7 @@ def seal(
     key = key_id(signer.algorithm, signer.public_key)
     bodies = (info.encode(), *readings)
     hashes = leaf_hashes(key, epoch, seq, expand_salts(secret, len(bodies)), bodies)
-    header = Header(
-        origin, key, epoch, seq, previous, len(readings), merkle.tree_root(hashes), anchor, notice
-    ).encode()
+    header = Header(origin, key, epoch, seq, previous, len(readings), merkle.tree_root(hashes), anchor, notice).encode()
     return SealedBatch(header, signer.sign(_HEADER_LABEL + header), secret, bodies[0], bodies[1:])
 
 

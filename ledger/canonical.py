@@ -45,9 +45,7 @@ def unpack(data: bytes, what: str) -> Value:
     This half of `decode` is for the envelope, which re-encodes its readings one by one anyway.
     """
     try:
-        value = msgpack.unpackb(
-            data, use_list=False, raw=False, strict_map_key=False, max_map_len=0, max_ext_len=0
-        )
+        value = msgpack.unpackb(data, use_list=False, raw=False, strict_map_key=False, max_map_len=0, max_ext_len=0)
     except (ValueError, msgpack.UnpackException) as error:
         raise MalformedError(f"{what}: not msgpack ({str(error) or type(error).__name__})") from None
     return cast("Value", value)

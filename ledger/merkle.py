@@ -161,9 +161,7 @@ def check_consistency(  # noqa: C901 - one derivation, which pieces would hide
     border = ((old - 1) >> (inner + shift)).bit_count()
     seeded = old != 1 << shift
     if len(proof) != seeded + inner + border:
-        raise VerificationError(
-            f"consistency proof has {len(proof)} hashes where {seeded + inner + border} are due"
-        )
+        raise VerificationError(f"consistency proof has {len(proof)} hashes where {seeded + inner + border} are due")
     seed = proof[0] if seeded else old_root
     path = proof[seeded:]
     mask = (old - 1) >> shift

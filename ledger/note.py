@@ -129,9 +129,7 @@ def parse_note(data: bytes, what: str = "note") -> Note:
     if len(lines) > MAX_SIGNATURES:
         raise MalformedError(f"{what}: {len(lines)} signature lines, more than the {MAX_SIGNATURES} allowed")
     first = head.count("\n") + 3
-    note = Note(
-        head + "\n", tuple(_signature(line, f"{what}: line {first + at}") for at, line in enumerate(lines))
-    )
+    note = Note(head + "\n", tuple(_signature(line, f"{what}: line {first + at}") for at, line in enumerate(lines)))
     if note.encode() != data:
         raise MalformedError(f"{what}: not in the one spelling of its content")
     return note

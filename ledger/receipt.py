@@ -143,9 +143,7 @@ def parse_status(data: bytes) -> Status:
     version, online, size = canonical.fields(canonical.decode(data[:MAX_DETAIL], "status"), 3, "status")
     if version != MESSAGE_VERSION or type(version) is not int:
         raise MalformedError("status: not version 1")
-    return Status(
-        canonical.uint(online, "status: online", 1) == 1, canonical.uint(size, "status: size", MAX_UINT64)
-    )
+    return Status(canonical.uint(online, "status: online", 1) == 1, canonical.uint(size, "status: size", MAX_UINT64))
 
 
 def verify_receipt(receipt: Receipt, policy: Policy, origin: str, last: Anchor | None) -> Checkpoint:

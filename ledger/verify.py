@@ -177,9 +177,7 @@ def verify_parsed(
             say(f"logged by {format_time(logged_by * 10**9)}, cosigned by {', '.join(witnesses)}")
     with report.step() as say:
         entry = BatchEntry(leaf.header, leaf.signature).encode()
-        merkle.check_inclusion(
-            proof.index, checkpoint.size, merkle.hash_leaf(entry), proof.inclusion, checkpoint.root
-        )
+        merkle.check_inclusion(proof.index, checkpoint.size, merkle.hash_leaf(entry), proof.inclusion, checkpoint.root)
         say(f"index {proof.index} of {checkpoint.size}")
     with report.step() as say:
         if key_id(leaf.algorithm, leaf.public_key) != header.key_id:

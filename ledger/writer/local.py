@@ -41,56 +41,28 @@ PRAGMA user_version = 1;
 """
 
 
-class LocalStorage:
-    """`Storage` on SQLite and a directory; use as a context manager."""
+class LocalReader:
+    """The reading half: entries and payloads from the database, opened read-only, and the public files.
+
+    Safe beside the writer, in any process. Use as a context manager.
+    """
 
     def __init__(self, data: Path) -> None:
         self._data = data
         self._public = data / PUBLIC
-        path = data / DATABASE
-        if not path.exists():
-            # A key that signs without its database would start a second history under the same name.
-            raise StorageError(
-                f"{path}: there is no sequencer database; restore it, or make a new log with its own key"
-            )
-        self._lock_file = _lock(data / "writer.lock")
-        # Two locks, so that the publisher's reads never wait for an fsync of the hot path.
-        self._write_lock = threading.Lock()
-        self._read_lock = threading.Lock()
-        self._writing = _connect(path)
         self._reading = open_database(data)
-        self._size: int = self._writing.execute("SELECT coalesce(max(idx) + 1, 0) FROM entries").fetchone()[0]
-        shutil.rmtree(data / _STAGING, ignore_errors=True)
-        (data / _STAGING).mkdir()
-        self._public.mkdir(exist_ok=True)
+        # Apart from the writer's lock, so that the publisher's reads never wait for an fsync of the hot path.
+        self._read_lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writing.close()
+        self.close()
+
+    def close(self) -> None:
+        """Releases the database."""
         self._reading.close()
-        self._lock_file.close()
-
-    def append(self, group: Sequence[Submission]) -> int:
-        """Commits `group` as one transaction; see `Storage.append`."""
-        with self._write_lock:
-            first = self._size
-            rows = []
-            for index, item in enumerate(group, first):
-                place = (item.place.key_id, item.place.epoch, item.place.seq) if item.place else (None, None, None)
-                rows.append((index, _kind(item), item.entry, *place))
-            payloads = [(at, item.payload) for at, item in enumerate(group, first) if item.payload is not None]
-            with _fatal(self._data / DATABASE), self._writing:
-                self._writing.execute("BEGIN")
-                self._writing.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
-                self._writing.executemany("INSERT INTO payloads VALUES (?, ?)", payloads)
-            self._size = first + len(group)
-            return first
-
-    def size(self) -> int:
-        """How many entries are committed."""
-        return self._size
 
     def entries(self, start: int, end: int) -> Iterator[bytes]:
         """The entries [start, end), a bounded number in memory at a time."""
@@ -129,22 +101,73 @@ class LocalStorage:
         row = self._row("SELECT size, root, note, recorded_at_ns FROM checkpoints ORDER BY size DESC LIMIT 1")
         return Recorded(*row) if row else None
 
+    def read(self, path: str) -> bytes | None:
+        """The public file at `path`."""
+        return read_file(self._public, path)
+
+    def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        with self._read_lock:
+            row: tuple[Any, ...] | None = self._reading.execute(query, values).fetchone()
+        return row
+
+
+class LocalStorage(LocalReader):
+    """`Storage` on SQLite and a directory; use as a context manager."""
+
+    def __init__(self, data: Path) -> None:
+        path = data / DATABASE
+        if not path.exists():
+            # A key that signs without its database would start a second history under the same name.
+            raise StorageError(
+                f"{path}: there is no sequencer database; restore it, or make a new log with its own key"
+            )
+        self._lock_file = _lock(data / "writer.lock")
+        self._write_lock = threading.Lock()
+        self._writing = _connect(path)
+        super().__init__(data)
+        self._size: int = self._writing.execute("SELECT coalesce(max(idx) + 1, 0) FROM entries").fetchone()[0]
+        with _fatal(data):
+            shutil.rmtree(data / _STAGING, ignore_errors=True)
+            (data / _STAGING).mkdir()
+            self._public.mkdir(exist_ok=True)
+
+    def close(self) -> None:
+        """Releases the database and the lock."""
+        super().close()
+        self._writing.close()
+        self._lock_file.close()
+
+    def append(self, group: Sequence[Submission]) -> int:
+        """Commits `group` as one transaction; see `Storage.append`."""
+        with self._write_lock:
+            first = self._size
+            rows = []
+            for index, item in enumerate(group, first):
+                place = (item.place.key_id, item.place.epoch, item.place.seq) if item.place else (None, None, None)
+                rows.append((index, _kind(item), item.entry, *place))
+            payloads = [(at, item.payload) for at, item in enumerate(group, first) if item.payload is not None]
+            with _fatal(self._data / DATABASE), self._writing:
+                self._writing.execute("BEGIN")
+                self._writing.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
+                self._writing.executemany("INSERT INTO payloads VALUES (?, ?)", payloads)
+            self._size = first + len(group)
+            return first
+
+    def size(self) -> int:
+        """How many entries are committed."""
+        return self._size
+
     def record(self, checkpoint: Recorded) -> None:
         """Compare-and-swap: only a checkpoint larger than every recorded one goes in."""
         values = (checkpoint.size, checkpoint.root, checkpoint.note, checkpoint.recorded_at_ns)
         with self._write_lock, _fatal(self._data / DATABASE), self._writing:
             self._writing.execute("BEGIN IMMEDIATE")
             done = self._writing.execute(
-                "INSERT INTO checkpoints SELECT ?, ?, ?, ?"
-                " WHERE ? > (SELECT coalesce(max(size), -1) FROM checkpoints)",
+                "INSERT INTO checkpoints SELECT ?, ?, ?, ? WHERE ? > (SELECT coalesce(max(size), -1) FROM checkpoints)",
                 (*values, checkpoint.size),
             )
             if done.rowcount != 1:
                 raise StorageError(f"a checkpoint of size {checkpoint.size} or more is recorded already")
-
-    def read(self, path: str) -> bytes | None:
-        """The public file at `path`."""
-        return read_file(self._public, path)
 
     def write(self, files: Iterable[tuple[str, bytes]]) -> None:
         """Stages, syncs, renames into place, then syncs each directory that changed, once."""
@@ -171,11 +194,6 @@ class LocalStorage:
             file.flush()
             os.fsync(file.fileno())
         return path
-
-    def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
-        with self._read_lock:
-            row: tuple[Any, ...] | None = self._reading.execute(query, values).fetchone()
-        return row
 
 
 def create_database(data: Path) -> None:

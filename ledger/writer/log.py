@@ -52,6 +52,11 @@ class LogWriter:
         return self._storage.append(group)
 
     @property
+    def size(self) -> int:
+        """How many entries are committed, published or not."""
+        return self._storage.size()
+
+    @property
     def checkpoint(self) -> Checkpoint:
         """The newest published checkpoint."""
         newest = self._newest

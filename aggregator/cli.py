@@ -1,0 +1,194 @@
+"""`vitalseal aggregator init | run | status | assign`."""
+
+import argparse
+import json
+import logging
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+from aggregator.config import AggregatorConfig
+from aggregator.registry import Registry
+from aggregator.service import Service
+from aggregator.setup import CONFIG, initialise
+from aggregator.status import is_running, read_status
+from aggregator.timeseries.embedded import DATABASE, EmbeddedStore
+from ledger.errors import LedgerError
+from ledger.reading import format_time
+from ledger.writer.create import LOG_KEY, load_signer
+from ledger.writer.local import LocalStorage
+from ledger.writer.log import LogWriter
+from ledger.writer.storage import StorageError
+from vitalseal import config as configuration
+from vitalseal import log
+from vitalseal.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+STALE_AFTER_S = 5.0
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommands and their arguments."""
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    init = _command(commands, "init", "make a new log: keys, database, policy and trust files, configuration", _init)
+    init.add_argument("--data", type=Path, required=True, metavar="DIR", help="directory of the new log")
+    init.add_argument("--origin", required=True, help="the log's name for ever, e.g. hospital.example/vitalseal")
+    init.add_argument("--broker", default="127.0.0.1:1883", metavar="HOST:PORT", help="MQTT broker (%(default)s)")
+    run = _command(commands, "run", "take batches from the broker, log them, send receipts, fill the store", _run)
+    run.add_argument("--verbose", action="store_true", help="log more")
+    status = _command(commands, "status", "what the aggregator is doing, at a glance", _status)
+    status.add_argument("--json", action="store_true", help="for programs")
+    assign = _command(commands, "assign", "record who wears a sensor, or list all records", _assign)
+    assign.add_argument("source", nargs="?", metavar="SOURCE", help="source id, in hex")
+    assign.add_argument("patient", nargs="?", metavar="PATIENT", help="your name for the patient; stays private")
+    assign.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339, e.g. 2026-11-21T08:00:00Z")
+    assign.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339; without it, until further notice")
+    assign.add_argument("--correct", type=int, metavar="ID", help="replace assignment ID, which stays on record")
+    assign.add_argument("--reason", help="why it is corrected")
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, run: object
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+    parser.add_argument(
+        "--config", type=Path, default=Path(CONFIG), metavar="FILE", help="configuration file (%(default)s)"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _init(args: argparse.Namespace) -> int:
+    host, _, port = args.broker.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"--broker {args.broker}: not HOST:PORT")
+    initialise(args.config, args.data, args.origin, host, int(port))
+    print(f"made the log {args.origin} in {args.data}; start it with: vitalseal aggregator run --config {args.config}")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    log.set_up(verbose=args.verbose)
+    config = configuration.load(args.config, AggregatorConfig)
+    try:
+        with LocalStorage(config.data) as storage:
+            writer = LogWriter(storage, load_signer(config.data / LOG_KEY), time.time_ns)
+            service = Service(config, storage, writer, Registry(config.data))
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: service.stop())
+            logger.info("log %s at size %d in %s", writer.origin, writer.size, config.data)
+            with _projection(config.data):
+                service.run()
+            logger.info("stopped at size %d", writer.checkpoint.size)
+    except (StorageError, LedgerError) as error:
+        raise UserError(str(error)) from None
+    except OSError as error:
+        raise UserError(f"{error.filename or config.data}: {error.strerror or error}") from None
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    config = configuration.load(args.config, AggregatorConfig)
+    status = read_status(config.data)
+    alive = is_running(status)
+    projected = _projected(config.data)
+    if args.json:
+        print(json.dumps({**asdict(status), "running": alive, "projected": projected}))
+        return 0
+    age = time.time() - status.updated_at
+    state = "running" if alive and age < STALE_AFTER_S else f"NOT RUNNING, last seen {age:.0f} s ago"
+    rejects = {k: v for k, v in status.decisions.items() if k not in {"admitted", "repeated"}}
+    lines = {
+        "aggregator": f"{status.origin}, {state}",
+        "broker": "connected" if status.connected else "NOT CONNECTED",
+        "devices": f"{status.devices_online} online of {status.devices_enrolled} enrolled",
+        "log": f"{status.log_size} entries, published {status.published_size}, root {status.published_root[:16]}",
+        "readings": f"{status.readings} since start, {status.readings_per_s}/s now",
+        "view": f"{projected} of {status.published_size} entries projected",
+        "receipts": f"{status.without_receipt} batches wait for theirs",
+        "proof after": _seconds(status.latency_p50_s) + " (median), " + _seconds(status.latency_p95_s) + " (95 %)",
+        "rejected": ", ".join(f"{name} {count}" for name, count in sorted(rejects.items())) or "none",
+    }
+    for name, text in lines.items():
+        print(f"{name:>12}  {text}")
+    return 0
+
+
+def _assign(args: argparse.Namespace) -> int:
+    config = configuration.load(args.config, AggregatorConfig)
+    registry = Registry(config.data)
+    if args.source is None:
+        for item in registry.assignments():
+            end = "further notice" if item.to_ns is None else format_time(item.to_ns)
+            span = f"{format_time(item.from_ns)} to {end}"
+            corrected = f", corrects {item.corrects}: {item.reason}" if item.corrects is not None else ""
+            logged = "not on the log yet" if item.log_index is None else f"entry {item.log_index}"
+            print(f"{item.id}  {item.source.hex()}  {item.patient}  {span}  ({logged}{corrected})")
+        return 0
+    if args.patient is None or args.start is None:
+        raise UserError("assign: SOURCE, PATIENT and --from belong together (alone, `assign` lists the records)")
+    if (args.correct is None) != (args.reason is None):
+        raise UserError("assign: --correct and --reason belong together")
+    number = registry.assign(
+        _source(args.source),
+        args.patient,
+        _parse_time(args.start, "--from"),
+        None if args.end is None else _parse_time(args.end, "--to"),
+        now_ns=time.time_ns(),
+        corrects=args.correct,
+        reason=args.reason,
+    )
+    print(f"assignment {number} recorded; the running aggregator commits it to the log as a salted hash")
+    return 0
+
+
+class _projection:  # noqa: N801 - used as a context manager, like a function
+    """The projection process, beside the service; its standard input is the string that ends it with us."""
+
+    def __init__(self, data: Path) -> None:
+        self._command = [sys.executable, "-m", "aggregator.projection", str(data)]
+
+    def __enter__(self) -> None:
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603 - ourselves
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.stdin:
+            self._process.stdin.close()
+        if code := self._process.wait():
+            logger.error("the projection ended with exit code %d; the view is behind, the log is complete", code)
+
+
+def _projected(data: Path) -> int:
+    if not (data / DATABASE).exists():
+        return 0
+    with EmbeddedStore(data, readonly=True) as store:
+        return store.cursor()
+
+
+def _source(text: str) -> bytes:
+    try:
+        source = bytes.fromhex(text)
+    except ValueError:
+        source = b""
+    if not 1 <= len(source) <= 16:
+        raise UserError(f"SOURCE {text!r}: not 1 to 16 bytes in hex, as in `vitalseal edge status`")
+    return source
+
+
+def _parse_time(text: str, option: str) -> int:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(f"{option} {text!r}: not a time such as 2026-11-21T08:00:00Z") from None
+    if at.tzinfo is None:
+        raise UserError(f"{option} {text!r}: has no zone; end it in Z or +01:00")
+    return int(at.timestamp()) * 10**9 + at.microsecond * 1000
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"

@@ -1,0 +1,40 @@
+"""Configuration of the aggregator: `aggregator.toml`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BrokerConfig:
+    """Where the broker is."""
+
+    host: str = "127.0.0.1"
+    """Host name or address."""
+    port: int = 1883
+    """TCP port."""
+    protocol: str = "auto"
+    """"5", "3.1.1", or "auto": 5, and 3.1.1 where the broker has no 5."""
+    client_id: str = "vitalseal-aggregator"
+    """Names the persistent session; one aggregator per log, so one id."""
+
+    def __post_init__(self) -> None:
+        if self.protocol not in {"auto", "5", "3.1.1"}:
+            raise ValueError(f"protocol: {self.protocol!r} is not 'auto', '5' or '3.1.1'")
+        if not 0 < self.port < 65536:
+            raise ValueError(f"port: {self.port} is not a TCP port")
+
+
+@dataclass(frozen=True)
+class AggregatorConfig:
+    """One aggregator: one log, one broker."""
+
+    data: Path
+    """Directory of the log, its keys and databases, as `vitalseal aggregator init` made it."""
+    broker: BrokerConfig = field(default_factory=BrokerConfig)
+    """The MQTT broker."""
+    interval_s: float = 1.0
+    """Seconds between checkpoints while entries arrive; at least 0.1."""
+
+    def __post_init__(self) -> None:
+        if self.interval_s < 0.1:
+            raise ValueError(f"interval_s: {self.interval_s} is below 0.1 s")

@@ -1,0 +1,124 @@
+"""The projection: a process of its own that walks the log and writes readings, with proof references, to a store.
+
+Its cursor lies in the store and moves in the same transaction as what it counts, so it may be killed anywhere. It reads
+the published tree and, read-only, the payloads; a store that is away delays only the view.
+"""
+
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aggregator.registry import Registry
+from aggregator.timeseries.base import LEAVES_PER_BATCH, ReadingStore, StoredBatch, StoredReading
+from aggregator.timeseries.embedded import EmbeddedStore
+from ledger.batch import Header
+from ledger.checkpoint import parse_checkpoint
+from ledger.entry import BatchEntry, Enrolment, parse_entry
+from ledger.fsck import CHECKPOINT_PATH
+from ledger.note import parse_note
+from ledger.tiles import TileReader
+from ledger.writer.local import LocalReader
+from ledger.writer.payload import Leaf, parse_payload, payload_hashes
+
+PORTION = 128  # entries in one transaction of the store
+POLL_S = 0.25  # how long the view may lag behind a checkpoint that was just published
+
+
+@dataclass(slots=True)
+class _Portion:
+    batches: list[StoredBatch] = field(default_factory=list)
+    readings: list[StoredReading] = field(default_factory=list)
+
+
+class Projection:
+    """Moves `store` up to the published tree of the log in `data`."""
+
+    def __init__(self, data: Path, store: ReadingStore) -> None:
+        self._data = data
+        self._store = store
+        self._log = LocalReader(data)
+        self._keys: dict[bytes, Enrolment] = {}
+        self._devices: dict[bytes, str] = {}
+
+    def close(self) -> None:
+        """Releases the log."""
+        self._log.close()
+
+    def catch_up(self) -> int:
+        """Projects every published entry that the store lacks; returns how many there were."""
+        note = self._log.read(CHECKPOINT_PATH)
+        if note is None:
+            return 0
+        checkpoint = parse_checkpoint(parse_note(note, "checkpoint").text)
+        start = self._store.cursor()
+        if start >= checkpoint.size:
+            return 0
+        self._load_keys()
+        tree = TileReader(self._log.read, checkpoint.size, checkpoint.root)
+        for low in range(start, checkpoint.size, PORTION):
+            high = min(low + PORTION, checkpoint.size)
+            portion = _Portion()
+            for index, entry in enumerate(self._log.entries(low, high), low):
+                self._project(index, entry, tree, note, portion)
+            self._store.write(portion.batches, portion.readings, high)
+        return checkpoint.size - start
+
+    def _project(self, index: int, data: bytes, tree: TileReader, note: bytes, portion: _Portion) -> None:
+        entry = parse_entry(data)
+        payload = self._log.payload(index)
+        if not isinstance(entry, BatchEntry) or payload is None:
+            return
+        header = Header.decode(entry.header)
+        leaves = parse_payload(payload)
+        key = self._keys[header.key_id]
+        # A key that the registry does not name any more is shown by its id.
+        device = self._devices.get(header.key_id, header.key_id.hex()[:16])
+        batch = StoredBatch(
+            index,
+            device,
+            key.algorithm,
+            key.public_key,
+            entry.header,
+            entry.signature,
+            tuple(payload_hashes(header, leaves)),
+            tuple(tree.prove_inclusion(index)),
+            note,
+        )
+        portion.batches.append(batch)
+        portion.readings += [
+            StoredReading(index * LEAVES_PER_BATCH + leaf_index, device, leaf.body, leaf.salt)
+            for leaf_index, leaf in enumerate(leaves)
+            if leaf_index and isinstance(leaf, Leaf)
+        ]
+
+    def _load_keys(self) -> None:
+        for _, data in self._log.key_events():
+            if isinstance(entry := parse_entry(data), Enrolment):
+                self._keys[entry.key_id] = entry
+        registry = Registry(self._data)
+        self._devices = {key_id: key.device for key_id, key in registry.keys().items()}
+        registry.close()
+
+
+def main() -> None:
+    """Projects until standard input closes, which it does when the aggregator that started this ends, however."""
+    data = Path(sys.argv[1])
+    parent_gone = threading.Event()
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        parent_gone.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    with EmbeddedStore(data) as store:
+        projection = Projection(data, store)
+        while not parent_gone.is_set():
+            if not projection.catch_up():
+                parent_gone.wait(POLL_S)
+        projection.catch_up()
+        projection.close()
+
+
+if __name__ == "__main__":
+    main()

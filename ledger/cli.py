@@ -1,0 +1,188 @@
+"""`vitalseal ledger fsck | proof`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ledger.batch import Header
+from ledger.entry import BatchEntry, Enrolment, parse_entry
+from ledger.errors import LedgerError, MalformedError, VerificationError
+from ledger.fsck import CHECKPOINT_PATH, LogReport, Progress, fsck, open_log
+from ledger.policy import Policy, parse_policy
+from ledger.proof import ReadingProof
+from ledger.reading import Reading
+from ledger.writer.create import POLICY
+from ledger.writer.local import LocalReader, read_file
+from ledger.writer.payload import Leaf, parse_payload, prove_leaf, prove_reading
+from ledger.writer.storage import Place, StorageError
+
+OK, UNPROVEN, WRONG = 0, 1, 2
+LEAVES_PER_BATCH = 4096
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommands and their arguments."""
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    check = commands.add_parser(
+        "fsck",
+        help="recompute a whole log from its entries",
+        description="Recompute a whole log from its entries: every tile, hash, chain and device signature.",
+        epilog="Exit codes: 0 everything follows, 1 something does not, 2 the call is wrong.",
+    )
+    check.add_argument(
+        "directory", type=Path, metavar="DIR", help="the log's public directory (with `checkpoint` in it)"
+    )
+    check.add_argument("--policy", type=Path, required=True, help="tlog-policy that the checkpoint must satisfy")
+    check.set_defaults(run=_fsck)
+    proof = commands.add_parser(
+        "proof",
+        help="write the proof file of a reading",
+        description="Write the .tlog-proof file of one reading, or of every reading of one batch.",
+        epilog="Name the reading by --ref (as the reading store shows it), by --index and --leaf, or by --device, "
+        "--seq and --leaf. Without --leaf: all readings of the batch.",
+    )
+    proof.add_argument("--data", type=Path, required=True, metavar="DIR", help="the aggregator's data directory")
+    place = proof.add_mutually_exclusive_group(required=True)
+    place.add_argument("--ref", type=int, metavar="N", help="log index x 4096 + leaf index")
+    place.add_argument("--index", type=int, metavar="N", help="index of the batch in the log")
+    place.add_argument("--device", metavar="KEYID", help="device key id in hex, or its beginning; with --seq")
+    proof.add_argument("--seq", type=int, metavar="N", help="the batch's sequence number")
+    proof.add_argument("--epoch", type=int, default=0, metavar="N", help="the batch's epoch (%(default)s)")
+    proof.add_argument("--leaf", type=int, metavar="N", help="1 to count: a reading; 0: the batch info")
+    proof.add_argument(
+        "-o", "--output", type=Path, metavar="PATH", help="file, or directory for several (default: stdout)"
+    )
+    proof.set_defaults(run=_proof)
+
+
+def _fsck(args: argparse.Namespace) -> int:
+    public = args.directory
+    if not public.is_dir():
+        return _fail(f"{public}: is not a directory", WRONG)
+    try:
+        policy = parse_policy(_bytes(args.policy))
+        paths = [path.relative_to(public).as_posix() for path in public.rglob("*") if path.is_file()]
+    except (MalformedError, OSError) as error:
+        return _fail(error, WRONG)
+    try:
+        report = fsck(lambda path: read_file(public, path), policy, paths=paths, progress=_progress())
+    except LedgerError as error:
+        return _fail(f"{public}: {error}", UNPROVEN)
+    _show(report)
+    return OK
+
+
+def _show(report: LogReport) -> None:
+    verified = report.checkpoint
+    print(f"{verified.checkpoint.origin}: size {verified.checkpoint.size}, root {verified.checkpoint.root.hex()}")
+    print(f"  entries: {', '.join(f'{count} {name}' for name, count in sorted(report.entries.items())) or 'none'}")
+    print(f"  readings committed to: {report.readings}, by {len(report.chains)} of {len(report.keys)} enrolled keys")
+    for key, chain in sorted(report.chains.items()):
+        print(f"  key {key.hex()[:16]}: unbroken to epoch {chain.epoch} seq {chain.seq}")
+    print("  every tile, bundle, chain and signature follows from the entries")
+
+
+def _proof(args: argparse.Namespace) -> int:
+    try:
+        with LocalReader(args.data) as log:
+            policy = parse_policy(_bytes(args.data / POLICY))
+            index = _index(args, log)
+            leaf = args.ref % LEAVES_PER_BATCH if args.ref is not None else args.leaf
+            proofs = _prove(log, policy, index, leaf)
+    except (MalformedError, StorageError, OSError) as error:
+        return _fail(error, WRONG)
+    except VerificationError as error:
+        return _fail(error, UNPROVEN)
+    try:
+        _write(proofs, args.output)
+    except OSError as error:
+        return _fail(error, WRONG)
+    return OK
+
+
+def _index(args: argparse.Namespace, log: LocalReader) -> int:
+    if args.ref is not None:
+        return int(args.ref) // LEAVES_PER_BATCH
+    if args.index is not None:
+        return int(args.index)
+    if args.seq is None:
+        raise MalformedError("--device needs --seq, the batch's sequence number")
+    events = (parse_entry(data) for _, data in log.key_events())
+    keys = [event.key_id for event in events if isinstance(event, Enrolment)]
+    named = [key for key in keys if key.hex().startswith(args.device.lower())]
+    if len(named) != 1:
+        raise MalformedError(f"--device {args.device}: {len(named)} enrolled keys begin so, where one is wanted")
+    found = log.find(Place(named[0], args.epoch, args.seq))
+    if found is None:
+        raise MalformedError(f"no batch with epoch {args.epoch} seq {args.seq} by key {named[0].hex()[:16]}")
+    return found[0]
+
+
+def _prove(log: LocalReader, policy: Policy, index: int, leaf: int | None) -> list[ReadingProof]:
+    _, tree = open_log(log.read, policy)
+    checkpoint = log.read(CHECKPOINT_PATH) or b""
+    entry = parse_entry(tree.entry(index))
+    payload = log.payload(index)
+    if not isinstance(entry, BatchEntry) or payload is None:
+        raise MalformedError(f"entry {index} is not a batch with readings")
+    header = Header.decode(entry.header)
+    keys = (parse_entry(data) for _, data in log.key_events())
+    key = next((key for key in keys if isinstance(key, Enrolment) and key.key_id == header.key_id), None)
+    if key is None:
+        raise VerificationError(f"entry {index}: its key is not enrolled")
+    leaves = parse_payload(payload)
+    wanted = range(1, header.count + 1) if leaf is None else [leaf]
+    return [
+        prove_reading(
+            prove_leaf(entry, leaves, number, algorithm=key.algorithm, public_key=key.public_key),
+            index,
+            tree,
+            checkpoint,
+        )
+        for number in wanted
+        if leaf is not None or isinstance(leaves[number], Leaf)
+    ]
+
+
+def _write(proofs: list[ReadingProof], output: Path | None) -> None:
+    if output is None:
+        for proof in proofs:
+            sys.stdout.write(proof.encode().decode())
+        return
+    if len(proofs) == 1 and not output.is_dir():
+        output.write_bytes(proofs[0].encode())
+        print(f"wrote {output}{_about(proofs[0])}")
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    for proof in proofs:
+        path = output / f"{proof.index}-{proof.leaf.leaf_index}.tlog-proof"
+        path.write_bytes(proof.encode())
+        print(f"wrote {path}{_about(proof)}")
+
+
+def _about(proof: ReadingProof) -> str:
+    return f": {Reading.decode(proof.leaf.body).describe()}" if proof.leaf.leaf_index else ": batch info"
+
+
+def _progress() -> Progress:
+    """A percentage on a terminal, nothing in a pipe."""
+    if not sys.stderr.isatty():
+        return lambda _done, _all: None
+
+    def show(done: int, total: int) -> None:
+        end = "\n" if done == total else ""
+        print(f"\r{done:,} of {total:,} entries ({done * 100 // total} %)", end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MalformedError(f"{path}: {error.strerror or error}") from None
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"vitalseal: {error}", file=sys.stderr)
+    return code

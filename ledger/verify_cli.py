@@ -1,0 +1,133 @@
+"""`vitalseal verify FILE... --policy POLICY [--trust TRUST] [--strict] [--json]`: the auditor's command.
+
+Exit codes: 0 every file is proven, 1 one is well formed but not proven, 2 one is malformed or the call is wrong.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ledger.errors import MalformedError
+from ledger.keys import ALGORITHM_NAMES
+from ledger.policy import MAX_POLICY, Policy, parse_policy, parse_trust
+from ledger.proof import MAX_PROOF_FILE
+from ledger.reading import format_time
+from ledger.verify import Step, UnprovenError, VerifiedReading, verify_proof
+
+PROVEN, UNPROVEN, MALFORMED = 0, 1, 2
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.epilog = (
+        "Exit codes: 0 all proven, 1 one is well formed but not proven, 2 one is malformed or the call is wrong. "
+        "What a proof shows: the holder of the device key committed to this value before the witnesses' time, and "
+        "it has not changed since. That the sensor measured it, and when, is the key holder's statement."
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .tlog-proof file")
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        required=True,
+        help="C2SP tlog-policy: which logs and witnesses count, from someone you trust",
+    )
+    parser.add_argument("--trust", type=Path, help="vkeys of the registrars whose enrolments count (step 7)")
+    parser.add_argument("--strict", action="store_true", help="fail unless every step was checked and passed")
+    parser.add_argument("--json", action="store_true", help="one JSON object per file")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks every file and returns the worst exit code."""
+    try:
+        policy = _parse_file(args.policy, MAX_POLICY, parse_policy)
+        trust = None if args.trust is None else _parse_file(args.trust, MAX_POLICY, parse_trust)
+    except MalformedError as error:
+        print(f"vitalseal: {error}", file=sys.stderr)
+        return MALFORMED
+    show = _show_json if args.json else _show_text
+    worst = PROVEN
+    for path in args.files:
+        worst = max(worst, _check(path, policy, trust, args.strict, show))
+    return worst
+
+
+def _check(path: Path, policy: Policy, trust: Any, strict: bool, show: Any) -> int:  # noqa: FBT001 - passed through
+    try:
+        proven = _parse_file(path, MAX_PROOF_FILE, lambda data: verify_proof(data, policy, trust=trust, strict=strict))
+    except MalformedError as error:
+        show(path, "malformed", None, (), str(error))
+        return MALFORMED
+    except UnprovenError as error:
+        show(path, "unproven", None, error.steps, f"{path}: {error}")
+        return UNPROVEN
+    show(path, "proven", proven, proven.steps, None)
+    return PROVEN
+
+
+def _parse_file(path: Path, limit: int, parse: Any) -> Any:
+    """`parse` of the file's bytes; what is wrong with the file is named with its path."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise MalformedError(f"{path}: {error.strerror or error}") from None
+    try:
+        return parse(data)
+    except MalformedError as error:
+        raise MalformedError(f"{path}: {error}") from None
+
+
+def _show_text(
+    path: Path, result: str, proven: VerifiedReading | None, steps: tuple[Step, ...], error: str | None
+) -> None:
+    if error is not None:
+        print(f"vitalseal: {error}", file=sys.stderr)
+    if not steps:
+        return
+    print(f"{path}: {result.upper()}")
+    if proven is not None:
+        print(f"  {_statement(proven)}")
+        print(f"  {proven.claim()}")
+    for step in steps:
+        print(f"  {step.number}  {step.result:<11}  {step.title}: {step.detail}")
+
+
+def _show_json(
+    path: Path, result: str, proven: VerifiedReading | None, steps: tuple[Step, ...], error: str | None
+) -> None:
+    report: dict[str, Any] = {"file": str(path), "result": result}
+    if error is not None:
+        report["error"] = error
+    if proven is not None:
+        report |= {
+            "statement": _statement(proven),
+            "claim": proven.claim(),
+            "key_id": proven.header.key_id.hex(),
+            "algorithm": ALGORITHM_NAMES[proven.algorithm],
+            "epoch": proven.header.epoch,
+            "seq": proven.header.seq,
+            "leaf_index": proven.leaf_index,
+            "index": proven.index,
+            "origin": proven.checkpoint.origin,
+            "size": proven.checkpoint.size,
+            "root": proven.checkpoint.root.hex(),
+            "logged_by": proven.logged_by,
+            "witnesses": proven.witnesses,
+        }
+        if proven.reading is not None:
+            report["source"] = proven.reading.source.hex()
+            report["ordinal"] = proven.reading.ordinal
+    report["steps"] = [
+        {"step": step.number, "title": step.title, "result": step.result, "detail": step.detail} for step in steps
+    ]
+    print(json.dumps(report))
+
+
+def _statement(proven: VerifiedReading) -> str:
+    if proven.reading is not None:
+        return proven.reading.describe()
+    info = proven.info
+    return f"batch info, sealed at {format_time(info.sealed_at_ns)} by the gateway's clock" if info else ""
