@@ -177,4 +177,4 @@ def _head_of(data: bytes) -> Head:
 
 def _short(error: Exception) -> str:
     """The error's message as it fits a reject."""
-    return "".join(character if character.isprintable() else "?" for character in str(error))[:MAX_DETAIL]
+    return str(error).encode("ascii", "replace").decode()[:MAX_DETAIL]

@@ -20,6 +20,7 @@ from ledger.canonical import Value
 from ledger.errors import MalformedError, VerificationError
 from ledger.keys import Signer, check_signature, key_id
 from ledger.reading import MAX_INT64, MAX_SOURCE, MIN_INT64
+from ledger.strict import check_name
 
 FORMAT_VERSION = 1
 MAX_READINGS = 4095  # with the info leaf 4096 leaves, so that a leaf index fits 12 bits
@@ -35,6 +36,8 @@ _SALT_LABEL = b"vitalseal/v1/salts\n"
 _LEAF_LABEL = b"vitalseal/v1/leaf\n"
 _HEADER_LABEL = b"vitalseal/v1/header\n"
 _PREVIOUS_LABEL = b"vitalseal/v1/previous\n"
+
+_INDEX = tuple(index.to_bytes(4, "big") for index in range(MAX_READINGS + 1))
 
 
 class Clock(IntEnum):
@@ -158,7 +161,7 @@ class BatchInfo:
             self.boot_id,
             self.sealed_at_ns,
             self.monotonic_ns,
-            self.clock,
+            int(self.clock),
             self.clock_error_ns,
             self.first_ns,
             self.last_ns,
@@ -193,11 +196,13 @@ def expand_salts(secret: bytes, leaves: int) -> list[bytes]:
 
 def leaf_hashes(key: bytes, epoch: int, seq: int, salts: Sequence[bytes], bodies: Sequence[bytes]) -> list[bytes]:
     """The hash of every leaf of the batch (`key`, `epoch`, `seq`), in order; `bodies[0]` is the batch info."""
+    if not len(salts) == len(bodies) <= len(_INDEX):
+        raise ValueError("one salt per leaf, and at most 4096 leaves")
     prefix = _leaf_prefix(key, epoch, seq)
     sha256 = hashlib.sha256
     return [
-        sha256(prefix + index.to_bytes(4, "big") + salt + body).digest()
-        for index, (salt, body) in enumerate(zip(salts, bodies, strict=True))
+        sha256(b"".join((prefix, index, salt, body))).digest()
+        for index, salt, body in zip(_INDEX, salts, bodies, strict=False)
     ]
 
 
@@ -339,11 +344,8 @@ def _header(value: Value) -> Header:
 
 
 def check_origin(value: Value) -> str:
-    """`value` as a log origin: a note key name of at most 255 bytes; raises MalformedError."""
-    origin = canonical.text(value, "origin", MAX_ORIGIN)
-    if not origin or "+" in origin or any(character.isspace() for character in origin):
-        raise MalformedError("origin: empty, or holds a space or a plus sign")
-    return origin
+    """`value` as a log origin: a key name (signed-note) in ASCII, 1 to 255 bytes; raises MalformedError."""
+    return check_name(canonical.text(value, "origin", MAX_ORIGIN), "origin")
 
 
 def _anchor(value: Value) -> Anchor:
@@ -355,7 +357,10 @@ def _anchor(value: Value) -> Anchor:
 def _notice_fields(notice: Notice | None) -> Value:
     if notice is None:
         return None
-    return (notice.kind, notice.reason, notice.lost) if notice.kind == NoticeKind.GAP else (notice.kind,)
+    kind = int(notice.kind)
+    if kind != NoticeKind.GAP:
+        return (kind,)
+    return (kind, None if notice.reason is None else int(notice.reason), notice.lost)
 
 
 def _notice(value: Value) -> Notice:

@@ -5,6 +5,7 @@ maps, no booleans, no extension types. A decoder re-encodes what it read and com
 trailing byte or foreign type is refused, whatever the msgpack library makes of it.
 """
 
+import re
 from collections.abc import Sequence
 from typing import TypeAlias, cast
 
@@ -18,12 +19,17 @@ MAX_DEPTH = 8
 
 Value: TypeAlias = int | bytes | str | tuple["Value", ...] | None
 
+# One packer for all: it packs builtin types only, so it never lets go of the interpreter lock in the middle.
+_pack = msgpack.Packer(use_bin_type=True).pack
+
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
+
 _ATOMS = frozenset({int, bytes, str, type(None)})
 
 
 def encode(value: Value) -> bytes:
     """The one encoding of `value`."""
-    return cast("bytes", msgpack.packb(value, use_bin_type=True))
+    return cast("bytes", _pack(value))
 
 
 def decode(data: bytes, what: str) -> Value:
@@ -94,9 +100,13 @@ def binary(value: Value, what: str, shortest: int, longest: int | None = None) -
 
 
 def text(value: Value, what: str, longest: int) -> str:
-    """`value` as text of at most `longest` UTF-8 bytes without control characters."""
-    if type(value) is not str or len(value.encode()) > longest or not value.isprintable():
-        raise MalformedError(f"{what}: not printable text of at most {longest} bytes")
+    """`value` as printable ASCII of at most `longest` bytes.
+
+    ASCII, because what counts as printable beyond it changes with every version of Unicode, and a proof must mean the
+    same in twelve years.
+    """
+    if type(value) is not str or len(value) > longest or not _PRINTABLE.fullmatch(value):
+        raise MalformedError(f"{what}: not printable ASCII of at most {longest} bytes")
     return value
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from ledger.batch import MAX_ORIGIN
 from ledger.errors import MalformedError, VerificationError
-from ledger.note import Note, NoteSigner, Signature, VerifierKey, check_name, sign_note
-from ledger.strict import decode_hash, encode_base64, parse_decimal
+from ledger.note import Note, NoteSigner, Signature, VerifierKey, sign_note
+from ledger.strict import check_name, decode_hash, encode_base64, parse_decimal
 
 
 @dataclass(frozen=True, slots=True)

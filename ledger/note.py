@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ledger.errors import MalformedError, VerificationError
 from ledger.keys import ED25519, check_public_key
-from ledger.strict import decode_base64, decode_text, encode_base64
+from ledger.strict import check_name, decode_base64, decode_text, encode_base64
 
 ED25519_NOTE = 0x01  # a signature over the text itself: logs, registrars
 ED25519_COSIGNATURE = 0x04  # a timestamped cosignature: witnesses
@@ -182,13 +182,6 @@ def parse_vkey(text: str, what: str = "vkey") -> VerifierKey:
     if key.id.hex() != hex_id:
         raise MalformedError(f"{what}: the id {hex_id} is not that of its key ({key.id.hex()})")
     return key
-
-
-def check_name(name: str, what: str) -> str:
-    """`name` as a key name: not empty, no space, no plus sign, printable; raises MalformedError."""
-    if not name or "+" in name or not name.isprintable() or any(character.isspace() for character in name):
-        raise MalformedError(f"{what}: {name[:40]!r} is not a key name")
-    return name
 
 
 def _signature(line: str, what: str) -> Signature:

@@ -154,7 +154,7 @@ class Reading:
             self.zone_offset_min,
             self.gateway_offset_ns,
             _value_fields(self.value),
-            self.quality,
+            int(self.quality),
         )
         check_fields(fields)
         return canonical.encode(fields)
@@ -273,7 +273,7 @@ def _value_fields(value: ReadingValue) -> tuple[int | bytes, ...]:
             rest = (value.channels, value.width, value.samples)
             return (1, value.period_ns, value.period_divisor, *value.scale, *value.origin, *rest)
         case Absent(reason):
-            return (2, reason)
+            return (2, int(reason))
 
 
 def _value(fields: tuple[Any, ...]) -> ReadingValue:

@@ -15,6 +15,9 @@ from ledger.errors import MalformedError
 MAX_UINT64 = 2**64 - 1
 
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
+# Control characters, plus, Unicode white space (spelled out: a name must not change with Python's tables), and the
+# surrogates that stand for undecodable bytes.
+_NOT_IN_NAME = re.compile("[\x00-\x20+\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
 
@@ -64,6 +67,13 @@ def decode_text(data: bytes, what: str, *, limit: int) -> str:
         line = text.count("\n", 0, control.start()) + 1
         raise MalformedError(f"{what}: line {line}: control character U+{ord(control[0]):04X}")
     return text
+
+
+def check_name(name: str, what: str) -> str:
+    """`name` as a key name (signed-note): not empty, no white space, no plus sign; raises MalformedError."""
+    if not name or _NOT_IN_NAME.search(name):
+        raise MalformedError(f"{what}: {_shown(name)} is not a key name")
+    return name
 
 
 def _shown(text: str) -> str:

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from ledger.note import NoteSigner, check_name
+from ledger.batch import check_origin
+from ledger.note import NoteSigner
 from ledger.writer.local import PUBLIC, create_database
 from ledger.writer.storage import StorageError
 
@@ -21,7 +22,7 @@ def create_log(data: Path, origin: str) -> None:
     Raises:
         StorageError: there is a log already, or the directory cannot be written.
     """
-    check_name(origin, "origin")
+    check_origin(origin)
     try:
         data.mkdir(parents=True, exist_ok=True)
         (data / "keys").mkdir(mode=0o700, exist_ok=True)
