@@ -25,7 +25,7 @@ from ledger.strict import check_name
 FORMAT_VERSION = 1
 MAX_READINGS = 4095  # with the info leaf 4096 leaves, so that a leaf index fits 12 bits
 MAX_ORIGIN = 255  # bytes: cosignatures carry the origin's length in one byte
-MAX_SOURCES = 256
+MAX_SOURCES = 128  # of one gateway's batch; with descriptions, they fit the body of a proof
 MAX_DESCRIPTION = 64
 SECRET_SIZE = 32
 SALT_SIZE = 16
@@ -358,7 +358,7 @@ def _notice_fields(notice: Notice | None) -> Value:
     if notice is None:
         return None
     kind = int(notice.kind)
-    if kind != NoticeKind.GAP:
+    if kind != NoticeKind.GAP and notice.reason is None and notice.lost is None:
         return (kind,)
     return (kind, None if notice.reason is None else int(notice.reason), notice.lost)
 

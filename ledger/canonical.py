@@ -6,6 +6,7 @@ trailing byte or foreign type is refused, whatever the msgpack library makes of 
 """
 
 import re
+import threading
 from collections.abc import Sequence
 from typing import TypeAlias, cast
 
@@ -19,8 +20,8 @@ MAX_DEPTH = 8
 
 Value: TypeAlias = int | bytes | str | tuple["Value", ...] | None
 
-# One packer for all: it packs builtin types only, so it never lets go of the interpreter lock in the middle.
-_pack = msgpack.Packer(use_bin_type=True).pack
+# One packer a thread: making one for every value would cost more than the packing.
+_local = threading.local()
 
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 
@@ -29,7 +30,11 @@ _ATOMS = frozenset({int, bytes, str, type(None)})
 
 def encode(value: Value) -> bytes:
     """The one encoding of `value`."""
-    return cast("bytes", _pack(value))
+    try:
+        pack = _local.pack
+    except AttributeError:
+        pack = _local.pack = msgpack.Packer(use_bin_type=True).pack
+    return cast("bytes", pack(value))
 
 
 def decode(data: bytes, what: str) -> Value:

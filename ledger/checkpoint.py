@@ -14,6 +14,8 @@ from ledger.errors import MalformedError, VerificationError
 from ledger.note import Note, NoteSigner, Signature, VerifierKey, sign_note
 from ledger.strict import check_name, decode_hash, encode_base64, parse_decimal
 
+MAX_TIME = 2**63 - 1  # tlog-cosignature
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -53,6 +55,8 @@ def check_cosignature(note: Note, line: Signature, key: VerifierKey) -> int:
     if len(line.signature) != 72:
         raise VerificationError(f"cosignature of {key.name} has {len(line.signature)} bytes where 72 are due")
     time = int.from_bytes(line.signature[:8], "big")
+    if time > MAX_TIME:
+        raise VerificationError(f"cosignature of {key.name} has a time beyond 2^63 - 1")
     key.check(line.signature[8:], _cosigned(note.text, time))
     return time
 

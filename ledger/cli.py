@@ -79,6 +79,10 @@ def _show(report: LogReport) -> None:
     print(f"  readings committed to: {report.readings}, by {len(report.chains)} of {len(report.keys)} enrolled keys")
     for key, chain in sorted(report.chains.items()):
         print(f"  key {key.hex()[:16]}: unbroken to epoch {chain.epoch} seq {chain.seq}")
+    if report.ahead:
+        print(
+            f"  {report.ahead} tiles lie ahead of the checkpoint: one is about to be published, or a writer was stopped"
+        )
     print("  every tile, bundle, chain and signature follows from the entries")
 
 

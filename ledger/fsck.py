@@ -9,22 +9,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ledger import merkle
-from ledger.batch import Header, check_header_signature, check_succession, header_hash
+from ledger.batch import Anchor, Header, check_header_signature, check_succession, header_hash
 from ledger.entry import BatchEntry, Commitment, Enrolment, UnknownEntry, parse_entry
 from ledger.errors import LedgerError, MalformedError, VerificationError
 from ledger.note import parse_note
 from ledger.policy import Policy, VerifiedCheckpoint, verify_checkpoint
 from ledger.tiles import (
     ENTRIES,
+    HASH_SIZE,
     TILE_WIDTH,
     Fetch,
     Tile,
     TileReader,
     format_tile,
     parse_bundle,
+    parse_tile,
     parse_tile_path,
     tile_at,
-    tiles_of,
 )
 
 CHECKPOINT_PATH = "checkpoint"
@@ -47,7 +48,8 @@ class LogReport:
     """What was found true of the whole log.
 
     `entries` counts by type name; `readings` is the sum of what the headers count; `chains` maps key id to the
-    last header seen of each device; `keys` maps key id to the index of its enrolment.
+    last header seen of each device; `keys` maps key id to the index of its enrolment; `ahead` is the number of
+    tiles behind the right edge, which a writer makes just before it publishes the checkpoint that covers them.
     """
 
     checkpoint: VerifiedCheckpoint
@@ -55,6 +57,7 @@ class LogReport:
     readings: int = 0
     chains: dict[bytes, Chain] = field(default_factory=dict)
     keys: dict[bytes, int] = field(default_factory=dict)
+    ahead: int = 0
 
 
 def read_checkpoint(fetch: Fetch, policy: Policy) -> VerifiedCheckpoint:
@@ -80,7 +83,7 @@ def fsck(
     Checked: the checkpoint under `policy`; every tile and bundle that its size implies, byte for byte; the root;
     every entry's form; each batch's origin, enrolment, device signature and place in its device's chain; every
     enrolment's two signatures. `paths` are all files below the log, if they can be listed: each must be the
-    checkpoint or a tile, and every tile among them must follow from the entries, left-over partial ones included.
+    checkpoint or a tile, and where it overlaps the tree it must agree with it, left-over partial tiles included.
 
     Raises:
         LedgerError: the first thing that is missing, malformed or does not follow, with its path or index.
@@ -93,12 +96,11 @@ def fsck(
     chains = _Chains(report)
     for start in range(0, size, TILE_WIDTH):
         bundle = tile_at(ENTRIES, start // TILE_WIDTH, size)
-        data = _read(fetch, bundle)
-        entries = parse_bundle(data, bundle)
+        entries = parse_bundle(_read(fetch, bundle), bundle)
         for index, entry in enumerate(entries, start):
             chains.add(index, entry)
             levels[0].append(merkle.hash_leaf(entry))
-        _check_extra_bundles(fetch, bundle, data, entries, extras)
+        _check_other_bundles(fetch, bundle, entries, extras)
         if bundle.width == TILE_WIDTH:
             _close_tiles(fetch, levels, start // TILE_WIDTH, extras)
         progress(start + bundle.width, size)
@@ -108,8 +110,9 @@ def fsck(
     root = _root(levels)
     if root != verified.checkpoint.root:
         raise VerificationError(f"the entries do not lead to the root of the checkpoint of size {size}")
-    if extras:
-        raise VerificationError(f"{min(extras).path}: does not belong to a tree of size {size}")
+    _check_ahead(fetch, extras)
+    report.ahead = len(extras)
+    chains.check_anchors(TileReader(fetch, size, root))
     return report
 
 
@@ -141,30 +144,38 @@ def _check_tile(fetch: Fetch, tile: Tile, hashes: list[bytes], extras: set[Tile]
     expected = format_tile(hashes)
     if _read(fetch, tile) != expected:
         raise VerificationError(f"{tile.path}: differs from what the entries give")
-    for extra in _partials(tile, extras):
-        if _read(fetch, extra) != format_tile(hashes[: extra.width]):
-            raise VerificationError(f"{extra.path}: differs from what the entries give")
+    for other in _others(tile, extras):
+        common = min(other.width, tile.width) * HASH_SIZE
+        data = _read(fetch, other)
+        if len(data) != other.width * HASH_SIZE or data[:common] != expected[:common]:
+            raise VerificationError(f"{other.path}: differs from what the entries give")
 
 
-def _check_extra_bundles(fetch: Fetch, bundle: Tile, data: bytes, entries: list[bytes], extras: set[Tile]) -> None:
-    for extra in _partials(bundle, extras):
-        length = sum(2 + len(entry) for entry in entries[: extra.width])
-        if _read(fetch, extra) != data[:length]:
-            raise VerificationError(f"{extra.path}: differs from what the entries give")
+def _check_other_bundles(fetch: Fetch, bundle: Tile, entries: list[bytes], extras: set[Tile]) -> None:
+    for other in _others(bundle, extras):
+        common = min(other.width, bundle.width)
+        if parse_bundle(_read(fetch, other), other)[:common] != entries[:common]:
+            raise VerificationError(f"{other.path}: differs from what the entries give")
 
 
-def _partials(tile: Tile, extras: set[Tile]) -> list[Tile]:
-    """The narrower partials of `tile`'s place that are on disk, taken out of `extras`."""
+def _others(tile: Tile, extras: set[Tile]) -> list[Tile]:
+    """The tiles of another width at `tile`'s place that are on disk, taken out of `extras`."""
     found = [extra for extra in extras if (extra.level, extra.index) == (tile.level, tile.index)]
-    narrower = [extra for extra in found if extra.width < tile.width]
-    extras.difference_update(narrower)
-    return narrower
+    extras.difference_update(found)
+    return found
 
 
 def _extra_tiles(paths: Iterable[str], size: int) -> set[Tile]:
-    """Tiles on disk that the size does not imply: left-over partials, or strangers."""
+    """Tiles on disk that the size does not imply: left over, or made ahead."""
     found = {parse_tile_path(path) for path in paths if path != CHECKPOINT_PATH}
-    return found.difference(tiles_of(size)) if found else found
+    return {tile for tile in found if tile.width != tile_at(tile.level, tile.index, size).width}
+
+
+def _check_ahead(fetch: Fetch, tiles: set[Tile]) -> None:
+    """Tiles behind the right edge, of a checkpoint that is not published yet, have at least a tile's form."""
+    for tile in tiles:
+        parse = parse_bundle if tile.level == ENTRIES else parse_tile
+        parse(_read(fetch, tile), tile)
 
 
 def _tile_index(level: int, size: int) -> int:
@@ -185,6 +196,8 @@ class _Chains:
         self._report = report
         self._origin = report.checkpoint.checkpoint.origin
         self._keys: dict[bytes, Enrolment] = {}
+        # Each anchor once, with the first entry that carries it: a checkpoint is the anchor of many batches.
+        self._anchors: dict[Anchor, int] = {}
 
     def add(self, index: int, data: bytes) -> None:
         try:
@@ -194,11 +207,20 @@ class _Chains:
         except LedgerError as error:
             raise VerificationError(f"entry {index}: {error}") from None
 
+    def check_anchors(self, tree: TileReader) -> None:
+        """Every checkpoint that a device had verified when it sealed is a prefix of this log."""
+        for anchor, index in self._anchors.items():
+            if merkle.root_at(anchor.size, tree.hash_at) != anchor.root:
+                raise VerificationError(
+                    f"entry {index}: its anchor, which the device had verified, has another root for size {anchor.size}: "
+                    "a split view"
+                )
+
     def _check(self, index: int, data: bytes) -> None:
         entry = parse_entry(data)
         match entry:
             case BatchEntry():
-                self._check_batch(entry)
+                self._check_batch(index, entry)
             case Enrolment():
                 self._check_enrolment(index, entry)
             case Commitment() | UnknownEntry():
@@ -214,7 +236,7 @@ class _Chains:
         self._keys[entry.key_id] = entry
         self._report.keys[entry.key_id] = index
 
-    def _check_batch(self, entry: BatchEntry) -> None:
+    def _check_batch(self, index: int, entry: BatchEntry) -> None:
         header = Header.decode(entry.header)
         if header.origin != self._origin:
             raise VerificationError(f"batch for the log {header.origin}")
@@ -222,6 +244,10 @@ class _Chains:
         if key is None:
             raise VerificationError(f"batch by key {header.key_id.hex()}, which is not enrolled before it")
         check_header_signature(entry.header, entry.signature, key.algorithm, key.public_key)
+        if header.anchor is not None:
+            if header.anchor.size > index:
+                raise VerificationError(f"anchored to size {header.anchor.size}, which came after it")
+            self._anchors.setdefault(header.anchor, index)
         last = self._report.chains.get(header.key_id)
         check_succession(header, None if last is None else (last.epoch, last.seq, header_hash(last.header)))
         self._report.chains[header.key_id] = Chain(header.epoch, header.seq, entry.header)

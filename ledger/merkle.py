@@ -124,6 +124,8 @@ def check_inclusion(index: int, size: int, leaf_hash: bytes, proof: Sequence[byt
     """
     if not 0 <= index < size:
         raise VerificationError(f"index {index} is outside a tree of size {size}")
+    if len(leaf_hash) != 32 or len(root) != 32:
+        raise VerificationError("a leaf hash and a root have 32 bytes")
     inner = (index ^ (size - 1)).bit_length()
     border = (index >> inner).bit_count()
     if len(proof) != inner + border:

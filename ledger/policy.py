@@ -24,6 +24,7 @@ from ledger.strict import parse_decimal
 
 MAX_POLICY = 256 * 1024
 MAX_TRUST = 64 * 1024
+MAX_GROUP_DEPTH = 64  # more than the 32 groups that everyone must support; a bound, because evaluation recurses
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _BLANK = re.compile(r"[ \t]+")
@@ -144,6 +145,7 @@ class _Parser:
         self._named: dict[str, Witness | Group] = {}
         self._witness_keys: set[bytes] = set()
         self._members: set[str] = set()
+        self._depths: dict[str, int] = {}
         self._quorum: tuple[Witness | Group | None] | None = None
 
     def parse(self, lines: list[tuple[int, list[str]]]) -> Policy:
@@ -194,6 +196,9 @@ class _Parser:
         count = {"all": len(names), "any": 1}.get(threshold) or parse_decimal(threshold, f"{where}: threshold")
         if not 1 <= count <= len(names):
             raise MalformedError(f"{where}: threshold {count} of {len(names)} members")
+        self._depths[name] = 1 + max(self._depths.get(member, 0) for member in names)
+        if self._depths[name] > MAX_GROUP_DEPTH:
+            raise MalformedError(f"{where}: groups nest deeper than {MAX_GROUP_DEPTH}")
         self._named[name] = Group(name, count, tuple(self._named[member] for member in names))
 
     def _set_quorum(self, where: str, name: str) -> None:
@@ -213,8 +218,8 @@ def _lines(data: bytes, what: str, limit: int) -> list[tuple[int, list[str]]]:
     if len(data) > limit:
         raise MalformedError(f"{what}: {len(data)} bytes, more than the {limit} allowed")
     lines = []
-    # Opaque bytes survive as surrogates, which no key name may hold.
-    for number, line in enumerate(data.decode("utf-8", "surrogateescape").split("\n"), 1):
+    # Names are opaque octets; those that are not UTF-8 become escapes, which every terminal can show.
+    for number, line in enumerate(data.decode("utf-8", "backslashreplace").split("\n"), 1):
         if control := _CONTROL.search(line):
             raise MalformedError(f"{what}: line {number}: control character U+{ord(control[0]):04X}")
         words = _BLANK.sub(" ", line).strip(" ").split(" ")

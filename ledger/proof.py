@@ -23,7 +23,7 @@ from ledger.reading import MAX_WAVEFORM
 from ledger.strict import decode_base64, decode_hash, decode_text, encode_base64, parse_decimal
 
 MAX_PROOF_FILE = 512 * 1024  # a note of 256 KB, a waveform in base64, and room
-MAX_BODY = MAX_WAVEFORM + 256  # a waveform reading with its other fields; the info of 256 sources fits too
+MAX_BODY = MAX_WAVEFORM + 256  # a waveform reading with its other fields; the info of 128 sources fits too
 EXTRA_VERSION = 1
 
 _FIRST_LINE = "c2sp.org/tlog-proof@v1"

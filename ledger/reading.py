@@ -6,6 +6,7 @@ below are for everyone who wants names.
 """
 
 import math
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ MAX_WAVEFORM = 16 * 1024  # bytes of samples: fifteen of them still fit one enve
 MAX_CHANNELS = 32  # more than a 12-lead ECG or a 9-axis motion sensor has
 MAX_ZONE = 18 * 60  # minutes: beyond every zone offset ever used
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
+
+_DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]{1,3}))?", re.ASCII)
 
 
 class Quality(IntFlag):
@@ -57,19 +60,18 @@ class Scalar:
     exponent: int
 
     def __str__(self) -> str:
-        return format(Decimal(self.mantissa).scaleb(self.exponent), "f")
+        if -20 <= self.exponent <= 0:
+            return format(Decimal(self.mantissa).scaleb(self.exponent), "f")
+        return f"{self.mantissa}e{self.exponent}"
 
     @classmethod
     def parse(cls, text: str) -> "Scalar":
-        """The decimal that `text` spells, its trailing zeros kept."""
-        try:
-            sign, digits, exponent = Decimal(text).as_tuple()
-        except ArithmeticError:
-            raise MalformedError(f"value: {text[:40]!r} is not a decimal number") from None
-        if not isinstance(exponent, int):
-            raise MalformedError(f"value: {text[:40]!r} is not finite")
-        mantissa = int("".join(map(str, digits)))
-        return cls(-mantissa if sign else mantissa, exponent)
+        """The decimal that `text` spells, its trailing zeros kept: "72", "-0.50", "1e-3"; raises MalformedError."""
+        match = _DECIMAL.fullmatch(text)
+        if not match or len(text) > 40:
+            raise MalformedError(f"value: {text[:40]!a} is not a decimal number")
+        sign, whole, fraction, exponent = match.groups(default="")
+        return cls(int(sign + whole + fraction), int(exponent or "0") - len(fraction))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
 HASH_SIZE = 32
 MAX_TILE_LEVEL = 7  # 256^8 entries are more than a 64-bit size can count
+MAX_PATH = 64  # the longest path of a tree whose size fits 64 bits is shorter
 ENTRIES = -1  # the "level" of entry bundles
 
 # The bytes at a path of the log, or None where there is nothing.
@@ -53,8 +54,8 @@ class Tile:
 
 def parse_tile_path(path: str) -> Tile:
     """The tile at `path`; raises MalformedError unless `Tile.path` writes exactly this."""
-    match = _PATH.fullmatch(path)
-    if not match:
+    match = _PATH.fullmatch(path) if len(path) <= MAX_PATH else None
+    if not match or int(match[3] or 1) >= TILE_WIDTH:
         raise MalformedError(f"tile path {path[:80]!r} is not of the form tile/<level>/<index>[.p/<width>]")
     level = ENTRIES if match[1] == "entries" else int(match[1])
     tile = Tile(level, int(match[2].replace("/", "").replace("x", "")), int(match[3] or TILE_WIDTH))
@@ -154,6 +155,8 @@ class TileReader:
 
     def prove_consistency(self, old: int) -> list[bytes]:
         """The proof that this tree extends its own first `old` entries, shown to lead to the root."""
+        if not 0 <= old <= self.size:
+            raise VerificationError(f"a log of size {self.size} has no prefix of {old} entries")
         proof = merkle.prove_consistency(old, self.size, self.hash_at)
         merkle.check_consistency(old, self.size, merkle.root_at(old, self.hash_at), self.root, proof)
         return proof
