@@ -212,8 +212,8 @@ class _Chains:
         for anchor, index in self._anchors.items():
             if merkle.root_at(anchor.size, tree.hash_at) != anchor.root:
                 raise VerificationError(
-                    f"entry {index}: its anchor, which the device had verified, has another root for size {anchor.size}: "
-                    "a split view"
+                    f"entry {index}: its anchor, which the device had verified, has another root for size {anchor.size}"
+                    ": a split view"
                 )
 
     def _check(self, index: int, data: bytes) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ledger.errors import MalformedError, VerificationError
-from ledger.keys import ED25519, check_public_key
+from ledger.keys import ED25519, Ed25519Signer, check_public_key
 from ledger.strict import check_name, decode_base64, decode_text, encode_base64
 
 ED25519_NOTE = 0x01  # a signature over the text itself: logs, registrars
@@ -84,17 +84,16 @@ class Note:
 
 
 class NoteSigner:
-    """An Ed25519 key that signs notes under a name: a log's, or a registrar's."""
+    """An Ed25519 key with a name: a log's, which signs notes, or a registrar's, which signs enrolments with `key`."""
 
     def __init__(self, name: str, seed: bytes) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.key = Ed25519Signer(seed)
         self._seed = seed
-        public = self._key.public_key().public_bytes_raw()
-        self.verifier = VerifierKey(check_name(name, "key name"), ED25519_NOTE, public)
+        self.verifier = VerifierKey(check_name(name, "key name"), ED25519_NOTE, self.key.public_key)
 
     def sign(self, text: str) -> Signature:
         """The signature line over `text`."""
-        return Signature(self.verifier.name, self.verifier.id, self._key.sign(text.encode()))
+        return Signature(self.verifier.name, self.verifier.id, self.key.sign(text.encode()))
 
     def skey(self) -> str:
         """The private key as text, as Go's `note` package writes it: PRIVATE+KEY+name+id+base64(type || seed)."""

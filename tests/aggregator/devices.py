@@ -1,0 +1,71 @@
+"""A device as the aggregator sees it: seals batches of its chain, well or badly."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aggregator.enrolment import FOLDER
+from ledger.batch import BatchInfo, Clock, Notice, SealedBatch, Source, header_hash, seal
+from ledger.entry import enrol
+from ledger.envelope import format_envelope
+from ledger.keys import Ed25519Signer, key_id
+from ledger.reading import Reading, Scalar
+from ledger.writer.create import REGISTRAR_KEY, load_signer
+
+ORIGIN = "test.example/log"
+START_NS = 1_764_000_000 * 10**9
+
+
+@dataclass
+class Device:
+    """A device with a chain of its own; deterministic from `number`."""
+
+    name: str
+    number: int
+    origin: str = ORIGIN
+    seq: int = 0
+    epoch: int = 0
+    previous: bytes | None = None
+    sealed: list[SealedBatch] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.signer = Ed25519Signer(bytes([self.number]) * 32)
+        self.key_id = key_id(1, self.signer.public_key)
+        self.source = bytes([self.number]) * 8
+
+    def enrol(self, data: Path) -> None:
+        """Leaves a signed enrolment where the aggregator looks for it."""
+        enrolment = enrol(self.signer, load_signer(data / REGISTRAR_KEY).key, self.origin)
+        (data / FOLDER).mkdir(exist_ok=True)
+        (data / FOLDER / f"{self.name}.enrol").write_bytes(enrolment.encode())
+
+    def batch(self, count: int = 3, *, value: int = 70, notice: Notice | None = None) -> bytes:
+        """The next batch of the chain, as an envelope."""
+        first = START_NS + self.seq * 1000 * 10**9
+        times = [first + at * 10**9 for at in range(count)]
+        readings = [Reading(self.source, 1, at, 0, None, 5, Scalar(value, 0)).encode() for at in times]
+        info = BatchInfo(
+            bytes(16),
+            first,
+            7,
+            Clock.UNKNOWN,
+            None,
+            times[0] if times else None,
+            times[-1] if times else None,
+            (Source(self.source, "chest strap"),) if times else (),
+        )
+        batch = seal(
+            self.signer,
+            origin=self.origin,
+            epoch=self.epoch,
+            seq=self.seq,
+            previous=self.previous,
+            anchor=None,
+            info=info,
+            readings=readings,
+            secret=bytes([value]) * 32,
+            notice=notice,
+        )
+        self.previous = header_hash(batch.header)
+        self.seq += 1
+        self.sealed.append(batch)
+        return format_envelope(batch)
