@@ -6,6 +6,7 @@ acknowledged by hand, after the durable commit; until then the broker holds them
 """
 
 import logging
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from paho.mqtt.properties import Properties
 
 from aggregator.config import BrokerConfig
 from vitalseal import topics
-from vitalseal.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 SESSION_EXPIRY_S = 86_400  # how long the broker keeps messages for an aggregator that is away
 KEEPALIVE_S = 30
+ANSWER_WITHIN_S = 3.0  # for the broker to accept a connection
+MAX_BACKOFF_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,94 +43,121 @@ class BrokerConnection:
 
     `handle` is called in the network thread for every message on our topics, and may block. Messages to devices are
     sent while connected and dropped otherwise: every one of them is sent again when the device asks again.
+
+    Every connection has a new client (a reused one floods past its window), made and ended by one supervising thread.
     """
 
     def __init__(self, config: BrokerConfig, handle: Callable[[Message], None]) -> None:
         self._config = config
         self._handle = handle
-        self._five = config.protocol != "3.1.1"
-        self._closing = False
-        self._told_away = False
+        self._versions = ["5", "3.1.1"] if config.protocol == "auto" else [config.protocol]
+        self._closing = threading.Event()
+        self._changed = threading.Event()  # the current connection was accepted, refused or lost
+        self._client: paho.Client | None = None
+        self._refusal = ""
+        self._supervisor = threading.Thread(target=self._supervise, name="mqtt", daemon=True)
         self.connected = threading.Event()
-        self._client = self._make_client()
 
     def __enter__(self) -> Self:
-        self._start()
+        self._supervisor.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closing = True
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._closing.set()
+        self._changed.set()
+        self._supervisor.join()
+
+    @property
+    def version(self) -> str:
+        """The MQTT version that is in use, or tried first."""
+        return self._versions[0]
 
     def send(self, device: str, payload: bytes) -> None:
         """Publishes a message to `device`'s receipt topic, QoS 1."""
-        if self.connected.is_set():
-            self._client.publish(topics.receipt(device), payload, qos=1)
+        client = self._client
+        if client is not None and self.connected.is_set():
+            client.publish(topics.receipt(device), payload, qos=1)
+
+    def _supervise(self) -> None:
+        failures = 0
+        while not self._closing.is_set():
+            try:
+                was_connected = self._one_connection()
+            except OSError as error:
+                was_connected = False
+                self._refusal = f"cannot be reached: {error.strerror or error}"
+            if self._closing.is_set():
+                return
+            if was_connected or failures == 0:
+                logger.warning("broker %s:%s %s; trying again", self._config.host, self._config.port, self._refusal)
+            failures = 0 if was_connected else failures + 1
+            # Full jitter, so that a fleet does not come back in step; at once after a connection that had worked.
+            self._closing.wait(random.uniform(0, min(MAX_BACKOFF_S, 2.0**failures - 1)))  # noqa: S311 - not a secret
+
+    def _one_connection(self) -> bool:
+        """Connects, serves until the connection is lost or we close; whether it had been accepted."""
+        self._changed.clear()
+        self._refusal = "did not answer"
+        self._client = client = self._make_client()
+        options: dict[str, Any] = {}
+        if self.version == "5":
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+            properties.SessionExpiryInterval = SESSION_EXPIRY_S
+            options = {"clean_start": False, "properties": properties}
+        client.connect(self._config.host, self._config.port, KEEPALIVE_S, **options)
+        client.loop_start()
+        self._changed.wait(ANSWER_WITHIN_S)
+        accepted = self.connected.is_set()
+        if accepted:
+            self._lost().wait()
+            self.connected.clear()
+        elif not self._closing.is_set():
+            # A broker without MQTT 5 refuses it, drops the connection, or (amqtt) says nothing at all.
+            self._versions.reverse()
+        client.disconnect()
+        client.loop_stop()
+        return accepted
+
+    def _lost(self) -> threading.Event:
+        """Set again when the accepted connection is over, or we close."""
+        self._changed.clear()
+        if self._closing.is_set() or not self.connected.is_set():
+            self._changed.set()
+        return self._changed
 
     def _make_client(self) -> paho.Client:
-        version = paho.MQTTv5 if self._five else paho.MQTTv311
+        five = self.version == "5"
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._config.client_id,
-            protocol=version,
-            clean_session=None if self._five else False,
+            protocol=paho.MQTTv5 if five else paho.MQTTv311,
+            clean_session=None if five else False,
             manual_ack=True,
+            reconnect_on_failure=False,
         )
         client.on_connect = self._on_connect
-        client.on_connect_fail = lambda *_: self._away("cannot be reached")
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
-        client.reconnect_delay_set(1, 30)
         # Receipts to many devices at once must not wait for each other's acknowledgement.
         client.max_inflight_messages_set(1000)
         return client
 
-    def _start(self) -> None:
-        properties = None
-        options: dict[str, Any] = {}
-        if self._five:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
-            properties.SessionExpiryInterval = SESSION_EXPIRY_S
-            options["clean_start"] = False
-        try:
-            self._client.connect_async(
-                self._config.host, self._config.port, KEEPALIVE_S, properties=properties, **options
-            )
-        except ValueError as error:
-            raise UserError(f"broker {self._config.host}:{self._config.port}: {error}") from None
-        self._client.loop_start()
-
     def _on_connect(self, client: paho.Client, _data: object, _flags: object, reason: Any, _props: object) -> None:
         if reason.is_failure:
-            if self._five and self._config.protocol == "auto" and "protocol version" in str(reason).lower():
-                self._fall_back(client)
-            else:
-                self._away(f"refuses the connection: {reason}")
-            return
-        # Subscribing at every connect costs nothing and heals a session that the broker lost.
-        client.subscribe([(topics.BATCHES, 1), (topics.STATUSES, 1)])
-        self.connected.set()
-        self._told_away = False
-        logger.info("connected to broker %s:%s (MQTT %s)", self._config.host, self._config.port, self._version())
+            self._refusal = f"refuses the connection: {reason}"
+        else:
+            # Subscribing at every connect costs nothing and heals a session that the broker lost.
+            client.subscribe([(topics.BATCHES, 1), (topics.STATUSES, 1)])
+            self.connected.set()
+            logger.info("connected to broker %s:%s, MQTT %s", self._config.host, self._config.port, self.version)
+        self._changed.set()
 
-    def _fall_back(self, client: paho.Client) -> None:
-        """The broker has no MQTT 5: a new client for 3.1.1, made outside the old one's thread."""
-        self._five = False
-
-        def replace() -> None:
-            client.loop_stop()
-            if not self._closing:
-                self._client = self._make_client()
-                self._start()
-
-        client.disconnect()
-        threading.Thread(target=replace, name="mqtt-fallback", daemon=True).start()
-
-    def _on_disconnect(self, _client: object, _data: object, _flags: object, reason: Any, _props: object) -> None:
-        if self.connected.is_set():
+    def _on_disconnect(self, client: paho.Client, _data: object, _flags: object, reason: Any, _props: object) -> None:
+        if client is self._client:
+            if self.connected.is_set():
+                self._refusal = f"connection lost: {reason}"
             self.connected.clear()
-            self._away(f"connection lost: {reason}")
+            self._changed.set()
 
     def _on_message(self, client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         device = topics.device_of(message.topic)
@@ -138,15 +167,6 @@ class BrokerConnection:
         kind = message.topic.rpartition("/")[2]
         mid, qos = message.mid, message.qos
         self._handle(Message(device, kind, bytes(message.payload), lambda: _acknowledge(client, mid, qos)))
-
-    def _away(self, why: str) -> None:
-        """Says once that the broker is away."""
-        if not self._told_away and not self._closing:
-            self._told_away = True
-            logger.warning("broker %s:%s %s; trying again", self._config.host, self._config.port, why)
-
-    def _version(self) -> str:
-        return "5" if self._five else "3.1.1"
 
 
 def _acknowledge(client: paho.Client, mid: int, qos: int) -> None:
