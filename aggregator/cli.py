@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -76,9 +77,11 @@ def _run(args: argparse.Namespace) -> int:
     log.set_up(verbose=args.verbose)
     config = configuration.load(args.config, AggregatorConfig)
     try:
-        with LocalStorage(config.data) as storage:
+        with ExitStack() as stack:
+            storage = stack.enter_context(LocalStorage(config.data))
             writer = LogWriter(storage, load_signer(config.data / LOG_KEY), time.time_ns)
-            service = Service(config, storage, writer, Registry(config.data))
+            registry = stack.enter_context(closing(Registry(config.data)))
+            service = Service(config, storage, writer, registry)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: service.stop())
             logger.info("log %s at size %d in %s", writer.origin, writer.size, config.data)
@@ -121,7 +124,11 @@ def _status(args: argparse.Namespace) -> int:
 
 def _assign(args: argparse.Namespace) -> int:
     config = configuration.load(args.config, AggregatorConfig)
-    registry = Registry(config.data)
+    with closing(Registry(config.data)) as registry:
+        return _assign_in(registry, args)
+
+
+def _assign_in(registry: Registry, args: argparse.Namespace) -> int:
     if args.source is None:
         for item in registry.assignments():
             end = "further notice" if item.to_ns is None else format_time(item.to_ns)

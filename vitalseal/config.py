@@ -42,10 +42,11 @@ def _build(cls: type[T], table: dict[str, Any], where: str, base: Path) -> T:
             raise UserError(f"{where}unknown key {key!r}{hint}")
     hints = typing.get_type_hints(cls)
     values = {}
+    for name, value in table.items():
+        values[name] = _convert(hints[name], value, f"{where}{name}", base)
     for name, field in fields.items():
-        if name in table:
-            values[name] = _convert(hints[name], table[name], f"{where}{name}", base)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
             raise UserError(f"{where}missing key {name!r}")
     try:
         return cls(**values)

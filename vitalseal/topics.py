@@ -38,7 +38,5 @@ def device_of(topic: str) -> str | None:
 def check_device(name: str) -> str:
     """`name` as a device name; raises UserError."""
     if not _DEVICE.fullmatch(name):
-        raise UserError(
-            f"device name {name!r}: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit"
-        )
+        raise UserError(f"device name {name!r}: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit")
     return name
