@@ -242,6 +242,8 @@ def seal(
     Raises:
         MalformedError: a field is out of the format's range.
     """
+    if len(readings) > MAX_READINGS:
+        raise MalformedError(f"batch: {len(readings)} readings, more than the {MAX_READINGS} allowed")
     key = key_id(signer.algorithm, signer.public_key)
     bodies = (info.encode(), *readings)
     hashes = leaf_hashes(key, epoch, seq, expand_salts(secret, len(bodies)), bodies)

@@ -17,6 +17,8 @@ from ledger.errors import MalformedError
 # Deep enough for envelope > readings > reading > value with room for one more; a bound, so that no input
 # can reach the interpreter's recursion limit.
 MAX_DEPTH = 8
+# The leaves of the largest batch; a bound on what a hostile input of a few bytes can make us allocate.
+MAX_ARRAY = 4096
 
 Value: TypeAlias = int | bytes | str | tuple["Value", ...] | None
 
@@ -56,7 +58,15 @@ def unpack(data: bytes, what: str) -> Value:
     This half of `decode` is for the envelope, which re-encodes its readings one by one anyway.
     """
     try:
-        value = msgpack.unpackb(data, use_list=False, raw=False, strict_map_key=False, max_map_len=0, max_ext_len=0)
+        value = msgpack.unpackb(
+            data,
+            use_list=False,
+            raw=False,
+            strict_map_key=False,
+            max_array_len=MAX_ARRAY,
+            max_map_len=0,
+            max_ext_len=0,
+        )
     except (ValueError, msgpack.UnpackException) as error:
         raise MalformedError(f"{what}: not msgpack ({str(error) or type(error).__name__})") from None
     return cast("Value", value)

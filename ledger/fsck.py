@@ -7,6 +7,7 @@ through a `Fetch`, holds one tile per level and one bundle at a time, and trusts
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from ledger import merkle
 from ledger.batch import Anchor, Header, check_header_signature, check_succession, header_hash
@@ -25,10 +26,14 @@ from ledger.tiles import (
     parse_bundle,
     parse_tile,
     parse_tile_path,
+    read_tile,
     tile_at,
 )
 
 CHECKPOINT_PATH = "checkpoint"
+
+# Tiles that are on disk and not implied by the size, by (level, index).
+Extras: TypeAlias = dict[tuple[int, int], list[Tile]]
 
 # How far it is: entries recomputed, entries in all.
 Progress = Callable[[int, int], None]
@@ -96,7 +101,7 @@ def fsck(
     chains = _Chains(report)
     for start in range(0, size, TILE_WIDTH):
         bundle = tile_at(ENTRIES, start // TILE_WIDTH, size)
-        entries = parse_bundle(_read(fetch, bundle), bundle)
+        entries = parse_bundle(read_tile(fetch, bundle), bundle)
         for index, entry in enumerate(entries, start):
             chains.add(index, entry)
             levels[0].append(merkle.hash_leaf(entry))
@@ -110,13 +115,14 @@ def fsck(
     root = _root(levels)
     if root != verified.checkpoint.root:
         raise VerificationError(f"the entries do not lead to the root of the checkpoint of size {size}")
-    _check_ahead(fetch, extras)
-    report.ahead = len(extras)
+    ahead = [tile for tiles in extras.values() for tile in tiles]
+    _check_ahead(fetch, ahead)
+    report.ahead = len(ahead)
     chains.check_anchors(TileReader(fetch, size, root))
     return report
 
 
-def _close_tiles(fetch: Fetch, levels: list[list[bytes]], leaf_tile: int, extras: set[Tile]) -> None:
+def _close_tiles(fetch: Fetch, levels: list[list[bytes]], leaf_tile: int, extras: Extras) -> None:
     """Checks each tile that became full, lowest first, and hands its root to the level above."""
     level = 0
     index = leaf_tile
@@ -140,53 +146,49 @@ def _root(levels: list[list[bytes]]) -> bytes:
     return merkle.EMPTY_ROOT if below is None else below
 
 
-def _check_tile(fetch: Fetch, tile: Tile, hashes: list[bytes], extras: set[Tile]) -> None:
+def _check_tile(fetch: Fetch, tile: Tile, hashes: list[bytes], extras: Extras) -> None:
     expected = format_tile(hashes)
-    if _read(fetch, tile) != expected:
+    if read_tile(fetch, tile) != expected:
         raise VerificationError(f"{tile.path}: differs from what the entries give")
     for other in _others(tile, extras):
         common = min(other.width, tile.width) * HASH_SIZE
-        data = _read(fetch, other)
+        data = read_tile(fetch, other)
         if len(data) != other.width * HASH_SIZE or data[:common] != expected[:common]:
             raise VerificationError(f"{other.path}: differs from what the entries give")
 
 
-def _check_other_bundles(fetch: Fetch, bundle: Tile, entries: list[bytes], extras: set[Tile]) -> None:
+def _check_other_bundles(fetch: Fetch, bundle: Tile, entries: list[bytes], extras: Extras) -> None:
     for other in _others(bundle, extras):
         common = min(other.width, bundle.width)
-        if parse_bundle(_read(fetch, other), other)[:common] != entries[:common]:
+        if parse_bundle(read_tile(fetch, other), other)[:common] != entries[:common]:
             raise VerificationError(f"{other.path}: differs from what the entries give")
 
 
-def _others(tile: Tile, extras: set[Tile]) -> list[Tile]:
+def _others(tile: Tile, extras: Extras) -> list[Tile]:
     """The tiles of another width at `tile`'s place that are on disk, taken out of `extras`."""
-    found = [extra for extra in extras if (extra.level, extra.index) == (tile.level, tile.index)]
-    extras.difference_update(found)
-    return found
+    return extras.pop((tile.level, tile.index), [])
 
 
-def _extra_tiles(paths: Iterable[str], size: int) -> set[Tile]:
-    """Tiles on disk that the size does not imply: left over, or made ahead."""
-    found = {parse_tile_path(path) for path in paths if path != CHECKPOINT_PATH}
-    return {tile for tile in found if tile.width != tile_at(tile.level, tile.index, size).width}
+def _extra_tiles(paths: Iterable[str], size: int) -> Extras:
+    """Tiles on disk that the size does not imply, by level and index: left over, or made ahead."""
+    extras: Extras = {}
+    for path in paths:
+        if path != CHECKPOINT_PATH:
+            tile = parse_tile_path(path)
+            if tile.width != tile_at(tile.level, tile.index, size).width:
+                extras.setdefault((tile.level, tile.index), []).append(tile)
+    return extras
 
 
-def _check_ahead(fetch: Fetch, tiles: set[Tile]) -> None:
+def _check_ahead(fetch: Fetch, tiles: Iterable[Tile]) -> None:
     """Tiles behind the right edge, of a checkpoint that is not published yet, have at least a tile's form."""
     for tile in tiles:
         parse = parse_bundle if tile.level == ENTRIES else parse_tile
-        parse(_read(fetch, tile), tile)
+        parse(read_tile(fetch, tile), tile)
 
 
 def _tile_index(level: int, size: int) -> int:
     return (size >> (8 * level)) // TILE_WIDTH
-
-
-def _read(fetch: Fetch, tile: Tile) -> bytes:
-    data = fetch(tile.path)
-    if data is None:
-        raise VerificationError(f"{tile.path}: missing")
-    return data
 
 
 class _Chains:

@@ -11,7 +11,8 @@ apply; bytes above 0x7F are opaque.
 
 The logged-by time of a checkpoint is the witnesses', never the log's or ours: a witness's own timestamp, for a
 group of k the k-th smallest of its members' - the earliest moment by which a quorum had seen it. Under
-`quorum none` there is no such time.
+`quorum none` there is no such time. Whoever removes a cosignature that the quorum can do without may make this time
+later, which is a weaker bound and still a true one; nobody can make it earlier.
 """
 
 import re
@@ -65,8 +66,8 @@ class Policy:
 class VerifiedCheckpoint:
     """A checkpoint that satisfies a policy.
 
-    `logged_by` is the witnesses' time in Unix seconds, None under `quorum none`; `witnesses` are the names of
-    those whose cosignature verified.
+    `logged_by` is the witnesses' time in Unix seconds, None under `quorum none`; `witnesses` are the names, for
+    people, of those whose cosignature verified.
     """
 
     checkpoint: Checkpoint
@@ -100,12 +101,14 @@ def verify_quorum(note: Note, policy: Policy) -> tuple[int | None, tuple[str, ..
         seen = [check_cosignature(note, line, witness.key) for line in note.by(witness.key)]
         if seen:
             times[witness.name] = min(seen)
+    witnesses = tuple(map(_shown, times))
     if policy.quorum is None:
-        return None, tuple(times)
+        return None, witnesses
     logged_by = _satisfied(policy.quorum, times)
     if logged_by is None:
-        raise VerificationError(f"quorum {policy.quorum.name} is not reached: {len(times)} witnesses cosigned")
-    return logged_by, tuple(times)
+        name = _shown(policy.quorum.name)
+        raise VerificationError(f"quorum {name} is not reached: {len(times)} witnesses cosigned")
+    return logged_by, witnesses
 
 
 def verify_checkpoint(note: Note, policy: Policy) -> VerifiedCheckpoint:
@@ -218,14 +221,19 @@ def _lines(data: bytes, what: str, limit: int) -> list[tuple[int, list[str]]]:
     if len(data) > limit:
         raise MalformedError(f"{what}: {len(data)} bytes, more than the {limit} allowed")
     lines = []
-    # Names are opaque octets; those that are not UTF-8 become escapes, which every terminal can show.
-    for number, line in enumerate(data.decode("utf-8", "backslashreplace").split("\n"), 1):
+    # Names are opaque octets: what is not UTF-8 survives as surrogates, which no key name may hold (`check_name`).
+    for number, line in enumerate(data.decode("utf-8", "surrogateescape").split("\n"), 1):
         if control := _CONTROL.search(line):
             raise MalformedError(f"{what}: line {number}: control character U+{ord(control[0]):04X}")
         words = _BLANK.sub(" ", line).strip(" ").split(" ")
         if words != [""] and not words[0].startswith("#"):
             lines.append((number, words))
     return lines
+
+
+def _shown(name: str) -> str:
+    """A name as every terminal can show it."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _satisfied(item: Witness | Group, times: dict[str, int]) -> int | None:

@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from ledger import merkle
-from ledger.entry import MAX_ENTRY
 from ledger.errors import MalformedError, VerificationError
 
 TILE_HEIGHT = 8
@@ -162,26 +161,24 @@ class TileReader:
         return proof
 
     def _read_tile(self, tile: Tile) -> list[bytes]:
-        return parse_tile(self._read(tile), tile)
+        return parse_tile(read_tile(self._fetch, tile), tile)
 
     def _read_bundle(self, tile: Tile) -> list[bytes]:
-        return parse_bundle(self._read(tile), tile)
-
-    def _read(self, tile: Tile) -> bytes:
-        data = self._fetch(tile.path)
-        if data is None and tile.width < TILE_WIDTH:
-            # A partial tile may go once the full one is published; its beginning is the same.
-            full = self._fetch(Tile(tile.level, tile.index).path)
-            data = full and _beginning(full, tile)
-        if data is None:
-            raise VerificationError(f"{tile.path}: missing")
-        return data
+        return parse_bundle(read_tile(self._fetch, tile), tile)
 
 
-def check_entry_size(entry: bytes) -> None:
-    """`entry` fits a bundle; raises MalformedError."""
-    if len(entry) > MAX_ENTRY:
-        raise MalformedError(f"entry: {len(entry)} bytes, more than the {MAX_ENTRY} allowed")
+def read_tile(fetch: Fetch, tile: Tile) -> bytes:
+    """The bytes at `tile`'s place; raises VerificationError if there are none.
+
+    A partial tile may go once the full one is published (tlog-tiles), so the full one's beginning stands in for it.
+    """
+    data = fetch(tile.path)
+    if data is None and tile.width < TILE_WIDTH:
+        full = fetch(Tile(tile.level, tile.index).path)
+        data = full and _beginning(full, tile)
+    if data is None:
+        raise VerificationError(f"{tile.path}: missing")
+    return data
 
 
 def _beginning(full: bytes, tile: Tile) -> bytes:

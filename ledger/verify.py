@@ -177,6 +177,8 @@ def verify_parsed(
             say(f"logged by {format_time(logged_by * 10**9)}, cosigned by {', '.join(witnesses)}")
     with report.step() as say:
         entry = BatchEntry(leaf.header, leaf.signature).encode()
+        if header.anchor is not None and header.anchor.size > proof.index:
+            raise VerificationError(f"anchored to size {header.anchor.size}, which came after index {proof.index}")
         merkle.check_inclusion(proof.index, checkpoint.size, merkle.hash_leaf(entry), proof.inclusion, checkpoint.root)
         say(f"index {proof.index} of {checkpoint.size}")
     with report.step() as say:

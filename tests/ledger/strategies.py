@@ -1,0 +1,146 @@
+"""Hypothesis strategies for every format, and the settings that keep them repeatable and short."""
+
+import os
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from ledger.batch import Anchor, BatchInfo, Header, Notice, Source
+from ledger.checkpoint import Checkpoint
+from ledger.entry import BatchEntry, Commitment
+from ledger.note import Note, Signature
+from ledger.proof import LeafProof, ReadingProof
+from ledger.reading import Absent, Reading, Scalar, Waveform
+from ledger.receipt import Placed, Receipt, Reject, Status, Stored
+from ledger.tiles import ENTRIES, Tile
+
+SECONDS = float(os.environ.get("VITALSEAL_FUZZ_SECONDS", "0"))
+
+# The same examples on every run; a longer fuzzing time buys more and other ones.
+examples = settings(max_examples=100 + int(50 * SECONDS), deadline=None, derandomize=not SECONDS, database=None)
+
+hashes = st.binary(min_size=32, max_size=32)
+paths = st.lists(hashes, max_size=8).map(tuple)
+signatures = st.binary(min_size=64, max_size=64)
+int64 = st.integers(-(2**63), 2**63 - 1)
+uint64 = st.integers(0, 2**64 - 1)
+uint32 = st.integers(0, 2**32 - 1)
+sources = st.binary(min_size=1, max_size=16)
+origins = st.text("abcXYZ019./-_~!", min_size=1, max_size=255)
+names = origins | st.text("ab./é語\u200b\u00ad\U0001fae9", min_size=1, max_size=40)
+printable = st.text("abc XYZ019+/~", max_size=64)
+
+
+def maybe(strategy):
+    """Something of `strategy`, or None."""
+    return st.none() | strategy
+
+
+decimals = st.tuples(int64, st.integers(-128, 127))
+
+
+@st.composite
+def waveforms(draw):
+    """A waveform of whole frames whose period is in lowest terms."""
+    width = draw(st.sampled_from((1, 2, 4)))
+    channels = draw(st.integers(1, 32))
+    frames = draw(st.integers(1, 5))
+    divisor = draw(st.sampled_from((1, 13, 2**61 - 1)))
+    period = draw(st.integers(1, 2**63 - 1).filter(lambda number: divisor == 1 or number % divisor))
+    samples = draw(st.binary(min_size=frames * width * channels, max_size=frames * width * channels))
+    return Waveform(period, divisor, draw(decimals), draw(decimals), channels, width, samples)
+
+
+values = st.builds(Scalar, int64, st.integers(-128, 127)) | waveforms() | st.builds(Absent, st.integers(1, 255))
+readings = st.builds(
+    Reading,
+    sources,
+    st.integers(1, 0xFFFF),
+    int64,
+    st.integers(0, 0xFFFF),
+    maybe(st.integers(-1080, 1080)),
+    int64,
+    values,
+    st.integers(0, 0xFFFF),
+)
+
+described = st.dictionaries(sources, printable, max_size=5).map(
+    lambda found: tuple(Source(source, text) for source, text in sorted(found.items()))
+)
+spans = st.just((None, None)) | st.tuples(int64, int64)
+infos = st.builds(
+    lambda boot, sealed, mono, clock, error, span, found, window: BatchInfo(
+        boot, sealed, mono, clock, error, *span, found, window
+    ),
+    st.binary(min_size=16, max_size=16),
+    int64,
+    uint64,
+    st.integers(0, 2),
+    maybe(uint64),
+    spans,
+    described,
+    maybe(st.tuples(int64, int64)),
+)
+
+notices = st.just(Notice(1)) | st.builds(Notice, st.just(2), st.integers(1, 255), maybe(st.integers(1, 2**64 - 1)))
+
+
+@st.composite
+def headers(draw):
+    """A header that keeps the rules between its fields."""
+    epoch, seq = draw(uint32), draw(uint64)
+    if not draw(st.integers(0, 3)):
+        seq = 0
+    if epoch and not seq:
+        count, notice = 0, Notice(3)
+    elif draw(st.booleans()):
+        count, notice = 0, draw(notices)
+    else:
+        count, notice = draw(st.integers(1, 4095)), None
+    previous = draw(hashes) if seq else None
+    anchor = draw(maybe(st.builds(Anchor, uint64, hashes)))
+    return Header(draw(origins), draw(hashes), epoch, seq, previous, count, draw(hashes), anchor, notice)
+
+
+batch_entries = st.builds(lambda header, signature: BatchEntry(header.encode(), signature), headers(), signatures)
+commitments = st.builds(Commitment, hashes)
+
+note_lines = st.builds(Signature, names, st.binary(min_size=4, max_size=4), st.binary(min_size=1, max_size=90))
+note_texts = st.text("ab \n—é\u2028", max_size=40).map(lambda text: text + "\n")
+notes = st.builds(Note, note_texts, st.lists(note_lines, min_size=1, max_size=6).map(tuple))
+checkpoints = st.builds(Checkpoint, names | origins, uint64, hashes)
+
+tiles = st.builds(Tile, st.integers(ENTRIES, 7), st.integers(0, 2**56), st.integers(1, 256))
+
+leaf_proofs = st.builds(
+    LeafProof,
+    st.integers(0, 255),
+    st.binary(min_size=1, max_size=128),
+    st.binary(min_size=1, max_size=896),
+    signatures,
+    st.integers(0, 4095),
+    st.binary(min_size=16, max_size=16),
+    paths,
+    st.binary(min_size=1, max_size=300),
+)
+proofs = st.builds(ReadingProof, leaf_proofs, uint64, paths, notes)
+
+placed = st.builds(Placed, uint32, uint64, uint64, paths)
+places = st.just((None, None)) | st.tuples(uint32, uint64)
+messages = (
+    st.builds(Stored, uint32, uint64, uint64)
+    | st.builds(Receipt, st.binary(min_size=1, max_size=99), uint64, paths, st.lists(placed, max_size=4).map(tuple))
+    | st.builds(lambda at, why, text: Reject(*at, why, text), places, st.integers(0, 255), printable)
+)
+statuses = st.builds(Status, st.booleans(), uint64)
+
+canonical_values = st.recursive(
+    st.none() | st.integers(-(2**63), 2**64 - 1) | st.binary(max_size=300) | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=5).map(tuple),
+    max_leaves=12,
+).filter(lambda value: nesting(value) <= 8)
+
+
+def nesting(value):
+    """How many arrays lie within one another."""
+    return 1 + max(map(nesting, value), default=0) if isinstance(value, tuple) else 0

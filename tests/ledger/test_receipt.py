@@ -1,0 +1,117 @@
+"""Receipts: what a device may rely on before it deletes."""
+
+import pytest
+
+from ledger.batch import Anchor
+from ledger.errors import MalformedError, VerificationError
+from ledger.receipt import Placed, Receipt, parse_message, split_receipts, verify_placed, verify_receipt
+
+from . import builders as b
+
+POLICY = b.policy(b.policy_text())
+ENTRIES = b.small_log(6)
+HASHES = [b.hash_entry(entry) for entry in ENTRIES]
+
+
+def root(size):
+    """The root of the log's first `size` entries."""
+    return b.naive_root(HASHES[:size])
+
+
+def receipt(old=3, new=7, **cosigned):
+    """A receipt that leads from size `old` to `new`."""
+    consistency = b.naive_consistency(old, HASHES[:new]) if old else []
+    note = b.checkpoint_note(new, root(new), **cosigned)
+    placed = [Placed(0, at - 1, at, tuple(b.naive_path(at, HASHES[:new]))) for at in range(1, new)]
+    return Receipt(note.encode(), old, tuple(consistency), tuple(placed))
+
+
+def test_receipt_verified():
+    """A receipt under the device's policy, consistent with what it had, shows each of its batches."""
+    verified = verify_receipt(receipt(), POLICY, b.ORIGIN, Anchor(3, root(3)))
+    assert (verified.size, verified.root) == (7, root(7))
+    for item, batch in zip(receipt().placed, b.chain(6), strict=True):
+        verify_placed(item, verified, batch.header, batch.signature)
+
+
+def test_receipt_to_a_device_without_history():
+    """A device's first receipt needs no consistency proof; later ones from size 0 need the hash of nothing."""
+    assert verify_receipt(receipt(), POLICY, b.ORIGIN, None).size == 7
+    assert verify_receipt(receipt(old=0), POLICY, b.ORIGIN, Anchor(0, root(0))).size == 7
+
+
+def test_receipt_of_the_same_checkpoint():
+    """The checkpoint that the device has needs no proof, whatever the receipt says of consistency."""
+    assert verify_receipt(receipt(old=3), POLICY, b.ORIGIN, Anchor(7, root(7))).size == 7
+
+
+@pytest.mark.parametrize(
+    ("last", "match"),
+    [
+        (Anchor(7, bytes(32)), "a split view"),
+        (Anchor(3, bytes(32)), "does not start at the old root"),
+        (Anchor(2, root(2)), "consistency with size 3, not 2"),
+        (Anchor(8, bytes(32)), "consistency with size 3, not 8"),
+        (Anchor(0, root(0)), "consistency with size 3, not 0"),
+    ],
+)
+def test_receipt_that_does_not_extend_what_the_device_had(last, match):
+    """Another root, another size, a shorter log."""
+    with pytest.raises(VerificationError, match=match):
+        verify_receipt(receipt(), POLICY, b.ORIGIN, last)
+
+
+def test_receipt_of_a_log_that_shrank():
+    """A checkpoint smaller than the device's own is refused, an honest proof the other way round included."""
+    smaller = receipt(old=3, new=5)
+    wrong = Receipt(smaller.checkpoint, 7, smaller.consistency, smaller.placed)
+    with pytest.raises(VerificationError, match="size 7 is not a prefix of size 5"):
+        verify_receipt(wrong, POLICY, b.ORIGIN, Anchor(7, root(7)))
+
+
+def test_receipt_without_quorum():
+    """The device's own policy decides, quorum included."""
+    with pytest.raises(VerificationError, match="is not reached"):
+        verify_receipt(receipt(), b.policy(b.two_of_three()), b.ORIGIN, None)
+    cosigned = receipt(cosigned=[(b.HOSPITAL, 1), (b.PATIENTS, 2)])
+    assert verify_receipt(cosigned, b.policy(b.two_of_three()), b.ORIGIN, None).size == 7
+
+
+def test_receipt_from_another_log():
+    """A log that the policy knows too, but that the device does not write to, gives no receipt."""
+    both = b.policy(b.policy_text().replace("quorum", f"log {b.log_signer('other', 'other').verifier}\nquorum"))
+    note = b.Checkpoint("other", 7, root(7)).sign(b.log_signer("other", "other"))
+    with pytest.raises(VerificationError, match="is from other"):
+        verify_receipt(Receipt(note.encode(), 0, (), ()), both, b.ORIGIN, None)
+
+
+def test_receipt_with_a_checkpoint_that_is_none():
+    """A receipt may carry any bytes as checkpoint; they are malformed only when they are verified."""
+    odd = parse_message(Receipt(b"?", 0, (), ()).encode())
+    with pytest.raises(MalformedError):
+        verify_receipt(odd, POLICY, b.ORIGIN, None)
+
+
+def test_batch_placed_elsewhere():
+    """A batch is not shown by another's place, index, proof, header or signature."""
+    verified = verify_receipt(receipt(), POLICY, b.ORIGIN, None)
+    one, two = b.chain(6)[1:3]
+    placed, other = receipt().placed[1:3]
+    verify_placed(placed, verified, one.header, one.signature)
+    for item, header, signature in (
+        (other, one.header, one.signature),
+        (placed, two.header, two.signature),
+        (placed, one.header, two.signature),
+        (Placed(0, 1, placed.index, other.inclusion), one.header, one.signature),
+        (Placed(0, 1, other.index, placed.inclusion), one.header, one.signature),
+        (Placed(0, 1, 2**64 - 1, placed.inclusion), one.header, one.signature),
+    ):
+        with pytest.raises(VerificationError):
+            verify_placed(item, verified, header, signature)
+
+
+def test_receipts_of_no_batch():
+    """A receipt may hold no batch: it still moves the device's checkpoint on."""
+    (empty,) = split_receipts(receipt().checkpoint, 3, receipt().consistency, [])
+    assert empty.placed == ()
+    assert verify_receipt(empty, POLICY, b.ORIGIN, Anchor(3, root(3))).size == 7

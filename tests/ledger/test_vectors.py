@@ -1,0 +1,410 @@
+"""The project's own vectors: the committed files are what the generator writes, and the ledger agrees with each."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ledger import canonical, merkle
+from ledger.batch import BatchInfo, Header
+from ledger.checkpoint import check_cosignature, parse_checkpoint
+from ledger.entry import BatchEntry, Commitment, Enrolment, parse_entry
+from ledger.envelope import parse_envelope
+from ledger.errors import MalformedError, VerificationError
+from ledger.keys import check_public_key, key_id
+from ledger.note import Note, parse_note, parse_vkey, verify_note
+from ledger.policy import parse_policy, parse_trust
+from ledger.reading import Absent, Reading, Scalar
+from ledger.receipt import Receipt, Reject, Stored, parse_message, parse_status
+from ledger.tiles import ENTRIES, Tile, TileReader, parse_bundle, parse_tile_path, tiles_of
+from ledger.verify import UnprovenError, verify_proof
+
+FOLDER = Path(__file__).parents[1] / "vectors"
+
+
+def vectors(name):
+    """Parametrises a test over the vectors of one file."""
+    found = json.loads((FOLDER / f"{name}.json").read_text())
+    assert len({vector["name"] for vector in found}) == len(found)
+    return pytest.mark.parametrize("vector", [pytest.param(vector, id=vector["name"]) for vector in found])
+
+
+def shown(value):
+    """A value as the vectors show it."""
+    match value:
+        case bool() | None | str():
+            return value
+        case int():
+            return str(value)
+        case bytes():
+            return value.hex()
+        case _:
+            return [shown(item) for item in value]
+
+
+def check(vector, parse, fields):
+    """`parse` accepts or refuses the vector's bytes as it says, and finds its fields."""
+    data = bytes.fromhex(vector["hex"])
+    if vector["result"] == "malformed":
+        with pytest.raises(MalformedError):
+            parse(data)
+    else:
+        assert fields(parse(data)) == vector["fields"]
+
+
+def test_vectors_are_what_the_generator_writes():
+    """`generate.py --check` finds nothing that differs, is missing or does not belong."""
+    done = subprocess.run(
+        [sys.executable, FOLDER / "generate.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def tagged(value):
+    """A canonical value with its types named."""
+    match value:
+        case None:
+            return {"nil": True}
+        case int():
+            return {"int": str(value)}
+        case bytes():
+            return {"bytes": value.hex()}
+        case str():
+            return {"text": value}
+        case tuple():
+            return {"array": [tagged(item) for item in value]}
+
+
+@vectors("canonical")
+def test_canonical_vector(vector):
+    """Canonical msgpack."""
+    check(vector, lambda data: canonical.decode(data, "x"), tagged)
+
+
+def reading_fields(reading):
+    """A reading as the vectors show it."""
+    match reading.value:
+        case Scalar(mantissa, exponent):
+            value = (0, mantissa, exponent)
+        case Absent(reason):
+            value = (2, reason)
+        case wave:
+            rest = (wave.channels, wave.width, wave.samples)
+            value = (1, wave.period_ns, wave.period_divisor, *wave.scale, *wave.origin, *rest)
+    return {
+        "source": shown(reading.source),
+        "kind": shown(reading.kind),
+        "sensor_time": shown(reading.sensor_time_ns),
+        "ordinal": shown(reading.ordinal),
+        "zone": shown(reading.zone_offset_min),
+        "gateway_offset": shown(reading.gateway_offset_ns),
+        "value": shown(value),
+        "quality": shown(reading.quality),
+    }
+
+
+@vectors("readings")
+def test_reading_vector(vector):
+    """Readings."""
+    check(vector, Reading.decode, reading_fields)
+
+
+def info_fields(info):
+    """A batch info as the vectors show it."""
+    names = ("boot_id", "sealed_at_ns", "monotonic_ns", "clock", "clock_error_ns", "first_ns", "last_ns", "window_ns")
+    fields = {name.removesuffix("_ns"): shown(getattr(info, name)) for name in names}
+    return fields | {"sources": [[source.source.hex(), source.description] for source in info.sources]}
+
+
+@vectors("infos")
+def test_info_vector(vector):
+    """Batch infos."""
+    check(vector, BatchInfo.decode, info_fields)
+
+
+def header_fields(header):
+    """A header as the vectors show it."""
+    notice = header.notice
+    if notice is not None:
+        notice = (notice.kind, notice.reason, notice.lost) if notice.kind == 2 else (notice.kind,)
+    names = ("origin", "key_id", "epoch", "seq", "previous", "count", "root")
+    anchor = None if header.anchor is None else [str(header.anchor.size), header.anchor.root.hex()]
+    fields = {name: shown(getattr(header, name)) for name in names}
+    return fields | {"version": "1", "anchor": anchor, "notice": shown(notice)}
+
+
+@vectors("headers")
+def test_header_vector(vector):
+    """Headers."""
+    check(vector, Header.decode, header_fields)
+
+
+def envelope_fields(envelope):
+    """An envelope as the vectors show it."""
+    return {
+        "header": envelope.header_bytes.hex(),
+        "signature": envelope.signature.hex(),
+        "salts": shown(envelope.salts),
+        "bodies": shown(envelope.bodies),
+        "leaf_hashes": shown(envelope.check_root()),
+        "root": envelope.header.root.hex(),
+    }
+
+
+@vectors("envelopes")
+def test_envelope_vector(vector):
+    """Envelopes, their salts, leaves and roots."""
+    check(vector, parse_envelope, envelope_fields)
+
+
+@vectors("entries")
+def test_entry_vector(vector):
+    """Entries and their leaf hashes."""
+
+    def fields(entry):
+        leaf = {"leaf_hash": merkle.hash_leaf(bytes.fromhex(vector["hex"])).hex()}
+        match entry:
+            case BatchEntry():
+                parts = {"type": "batch", "header": entry.header.hex(), "signature": entry.signature.hex()}
+                return parts | leaf
+            case Enrolment():
+                entry.check()
+                names = ("origin", "algorithm", "public_key", "registrar_key", "key_id")
+                return {"type": "enrolment", **{name: shown(getattr(entry, name)) for name in names}} | leaf
+            case Commitment():
+                return {"type": "commitment", "digest": entry.digest.hex()}
+            case _:
+                return {"type": "unknown"} | leaf
+
+    check(vector, parse_entry, fields)
+
+
+@vectors("keys")
+def test_key_vector(vector):
+    """Key ids and unusable keys."""
+    key = bytes.fromhex(vector["public_key"])
+    if vector["result"] == "malformed":
+        with pytest.raises(MalformedError):
+            check_public_key(vector["algorithm"], key)
+    else:
+        check_public_key(vector["algorithm"], key)
+        assert key_id(vector["algorithm"], key).hex() == vector["key_id"]
+
+
+@vectors("vkeys")
+def test_vkey_vector(vector):
+    """Vkeys."""
+    if vector["result"] == "malformed":
+        with pytest.raises(MalformedError):
+            parse_vkey(vector["text"])
+    else:
+        key = parse_vkey(vector["text"])
+        fields = {"name": key.name, "id": key.id.hex(), "type": str(key.type), "key": key.public_key.hex()}
+        assert fields == vector["fields"]
+
+
+@vectors("notes")
+def test_note_vector(vector):
+    """Signed notes under a list of known keys."""
+    data = bytes.fromhex(vector["note_hex"]) if "note_hex" in vector else vector["note"].encode()
+    keys = [parse_vkey(text) for text in vector["keys"]]
+    try:
+        verify_note(parse_note(data), keys)
+        result = "ok"
+    except MalformedError:
+        result = "malformed"
+    except VerificationError:
+        result = "unproven"
+    assert result == vector["result"]
+
+
+@vectors("checkpoints")
+def test_checkpoint_vector(vector):
+    """Texts of checkpoints."""
+    if vector["result"] == "malformed":
+        with pytest.raises(MalformedError):
+            parse_checkpoint(vector["text"])
+    else:
+        checkpoint = parse_checkpoint(vector["text"])
+        fields = {name: shown(getattr(checkpoint, name)) for name in ("origin", "size", "root")}
+        assert fields == vector["fields"]
+
+
+@vectors("cosignatures")
+def test_cosignature_vector(vector):
+    """Timestamped cosignatures."""
+    note = parse_note((vector["checkpoint"] + "\n" + vector["line"]).encode())
+    key = parse_vkey(vector["vkey"])
+    (line,) = Note(note.text, note.signatures).by(key)
+    if vector["result"] == "unproven":
+        with pytest.raises(VerificationError):
+            check_cosignature(note, line, key)
+    else:
+        assert str(check_cosignature(note, line, key)) == vector["time"]
+
+
+TILES = json.loads((FOLDER / "tiles.json").read_text())
+
+
+@pytest.mark.parametrize("size", TILES["sizes"])
+def test_tiles_vector(size):
+    """The tiles that a size has."""
+    assert sorted(tile.path for tile in tiles_of(int(size))) == TILES["sizes"][size]
+
+
+@pytest.mark.parametrize("vector", TILES["paths"], ids=lambda vector: ascii(vector["path"]))
+def test_tile_path_vector(vector):
+    """Paths of tiles."""
+    if vector["result"] == "malformed":
+        with pytest.raises(MalformedError):
+            parse_tile_path(vector["path"])
+    else:
+        level = ENTRIES if vector["level"] == "entries" else int(vector["level"])
+        assert parse_tile_path(vector["path"]) == Tile(level, int(vector["index"]), vector["width"])
+
+
+@pytest.mark.parametrize("vector", TILES["bundles"], ids=lambda vector: vector["hex"][:16] or "empty")
+def test_bundle_vector(vector):
+    """Entry bundles."""
+    tile = Tile(ENTRIES, 0, vector["width"])
+    if vector["result"] == "malformed":
+        with pytest.raises(MalformedError):
+            parse_bundle(bytes.fromhex(vector["hex"]), tile)
+    else:
+        assert shown(parse_bundle(bytes.fromhex(vector["hex"]), tile)) == vector["entries"]
+
+
+def test_log_vector():
+    """A small log: its files, hashes and proofs."""
+    log = TILES["log"]
+    files = {path: bytes.fromhex(data) for path, data in log["files"].items()}
+    tree = TileReader(files.get, len(log["entries"]), bytes.fromhex(log["root"]))
+    for index, entry in enumerate(log["entries"]):
+        assert tree.entry(index).hex() == entry
+        assert tree.hash_at(0, index).hex() == log["leaf_hashes"][index]
+        assert shown(tree.prove_inclusion(index)) == log["inclusion"][index]
+    for old, proof in enumerate(log["consistency"]):
+        assert shown(tree.prove_consistency(old)) == proof
+
+
+def text_of(vector):
+    """The bytes of a text vector."""
+    return bytes.fromhex(vector["text_hex"]) if "text_hex" in vector else vector["text"].encode()
+
+
+@vectors("policies")
+def test_policy_vector(vector):
+    """Policies."""
+    if vector["result"] == "malformed":
+        with pytest.raises(MalformedError):
+            parse_policy(text_of(vector))
+    else:
+        parse_policy(text_of(vector))
+
+
+@vectors("trust")
+def test_trust_vector(vector):
+    """Trust files."""
+    if vector["result"] == "malformed":
+        with pytest.raises(MalformedError):
+            parse_trust(text_of(vector))
+    else:
+        assert [str(key) in vector["text"] for key in parse_trust(text_of(vector))]
+
+
+def message_fields(message):
+    """A message as the vectors show it."""
+    match message:
+        case Stored():
+            names = ("epoch", "seq", "index")
+        case Reject():
+            names = ("epoch", "seq", "reason", "detail")
+        case Receipt():
+            placed = [
+                {name: shown(getattr(item, name)) for name in ("epoch", "seq", "index", "inclusion")}
+                for item in message.placed
+            ]
+            fields = {name: shown(getattr(message, name)) for name in ("checkpoint", "old_size", "consistency")}
+            return {"type": "receipt", **fields, "placed": placed}
+    return {"type": type(message).__name__.lower(), **{name: shown(getattr(message, name)) for name in names}}
+
+
+@vectors("messages")
+def test_message_vector(vector):
+    """Stored, receipt, reject."""
+    check(vector, parse_message, message_fields)
+
+
+@vectors("statuses")
+def test_status_vector(vector):
+    """Status."""
+    check(vector, parse_status, lambda status: {"online": str(int(status.online)), "size": str(status.size)})
+
+
+PROOFS = sorted(path.with_suffix("") for path in (FOLDER / "proofs").glob("*/*.tlog-proof"))
+
+
+def proven_fields(proven):
+    """What was proven, as the vectors show it."""
+    checkpoint, header, reading = proven.checkpoint, proven.header, proven.reading
+    body = (reading or proven.info).encode()
+    fields = {
+        "result": "proven",
+        "steps": [str(step.result) for step in proven.steps],
+        "origin": checkpoint.origin,
+        "size": str(checkpoint.size),
+        "root": checkpoint.root.hex(),
+        "index": str(proven.index),
+        "logged_by": shown(proven.logged_by),
+        "witnesses": list(proven.witnesses),
+        "key_id": header.key_id.hex(),
+        "epoch": str(header.epoch),
+        "seq": str(header.seq),
+        "count": str(header.count),
+        "leaf_index": str(proven.leaf_index),
+        "body": body.hex(),
+        "reading": None,
+    }
+    if reading is None:
+        return fields
+    common = reading_fields(reading)
+    form, *rest = common.pop("value")
+    match form:
+        case "0":
+            value = {"form": "scalar", "mantissa": rest[0], "exponent": rest[1]}
+        case "2":
+            value = {"form": "absent", "reason": rest[0]}
+        case _:
+            names = ("period_ns", "period_divisor", "channels", "width", "samples")
+            parts = (*rest[:2], *rest[6:])
+            value = {
+                "form": "waveform",
+                **dict(zip(names, parts, strict=True)),
+                "scale": rest[2:4],
+                "origin": rest[4:6],
+            }
+    return fields | {"reading": common | value}
+
+
+@pytest.mark.parametrize("stem", PROOFS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_proof_vector(stem):
+    """Proof files: proven with exactly this statement, or refused at exactly this step."""
+    expected = json.loads(Path(f"{stem}.json").read_text())
+    policy = parse_policy(Path(f"{stem}.policy").read_bytes())
+    try:
+        found = proven_fields(verify_proof(Path(f"{stem}.tlog-proof").read_bytes(), policy))
+    except MalformedError:
+        found = {"result": "malformed"}
+    except UnprovenError as error:
+        failed = [step.number for step in error.steps if step.result == "failed"]
+        found = {"result": "unproven", "step": failed[0]}
+        assert len(failed) == 1
+    assert found == expected
+
+
+def test_proof_vectors_cover_every_step():
+    """There is a proof that fails at each step that can fail."""
+    expected = [json.loads(path.read_text()) for path in (FOLDER / "proofs" / "bad").glob("*.json")]
+    assert {item.get("step", 0) for item in expected} == {0, 2, 3, 4, 5, 6, 8}

@@ -1,0 +1,299 @@
+"""The vectors of what is text: keys, notes, checkpoints, cosignatures, tile paths, policies, trust files."""
+
+import hashlib
+from collections.abc import Iterator
+
+from ledger.note import NoteSigner, Signature, VerifierKey
+from tests.ledger import builders as b
+from tests.vectors.binary import ONES, ZERO, shown
+
+
+def vkeys() -> list[dict]:
+    """Section 8.3: vkeys."""
+    example = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
+    vectors = []
+    for name, text in {
+        "published": example,
+        "log": str(b.log_signer().verifier),
+        "witness": str(b.HOSPITAL.vkey),
+        "base64 with a plus": str(next(key for key in many_keys() if "+" in str(key).split("+", 2)[2])),
+        "name beyond ASCII": str(b.log_signer("log.example.org/\u8a9e").verifier),
+    }.items():
+        key, _, rest = text.partition("+")
+        fields = {"name": key, "id": rest[:8], "type": b.unbase64(rest[9:])[0], "key": b.unbase64(rest[9:])[1:]}
+        vectors.append({"name": name, "text": text, "result": "ok", "fields": shown(fields)})
+    short = VerifierKey("a", 1, b.device().public_key[:-1])
+    wrong = {
+        "empty": "",
+        "no id": "example.com/foo",
+        "no key": "example.com/foo+530d903a",
+        "empty key": "example.com/foo+530d903a+",
+        "no name": example[15:],
+        "other name": example.replace("foo", "bar"),
+        "other id": example.replace("530d903a", "530d903b"),
+        "upper-case id": example.replace("530d903a", "530D903A"),
+        "short id": example.replace("530d903a", "530d903"),
+        "space in the name": example.replace("/", " "),
+        "no-break space in the name": example.replace("/", "\u00a0"),
+        "line separator in the name": example.replace("/", "\u2028"),
+        "newline after it": example + "\n",
+        "short key": str(short),
+        "unknown type": str(VerifierKey("a", 2, b.device().public_key)),
+        "small-order key": str(VerifierKey("a", 1, (1).to_bytes(32, "little"))),
+        "unused bits set": example[:-1] + "l",
+    }
+    return vectors + [{"name": name, "text": text, "result": "malformed"} for name, text in wrong.items()]
+
+
+def many_keys() -> Iterator:
+    """Keys until one has what is looked for."""
+    return (b.log_signer(name=f"plus {number}").verifier for number in range(100))
+
+
+def notes() -> list[dict]:
+    """Section 8.3: notes and what becomes of them under a list of known keys."""
+    log, other = b.log_signer(), b.log_signer("other.example.org", "other")
+    text = "A text.\n\nWith an empty line, \u2028 and \u00e9.\n"
+    line, stranger = str(log.sign(text)), str(other.sign(text))
+    forged = str(Signature(log.verifier.name, log.verifier.id, bytes(64)))
+    misnamed = str(Signature("other", log.verifier.id, log.sign(text).signature))
+    key = str(log.verifier)
+    example = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
+    signed = (
+        "This is an example message.\n\n\u2014 example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1E"
+        "RYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n"
+    )
+    found = [
+        ("published", signed, [example], "ok"),
+        ("one line", f"{text}\n{line}", [key], "ok"),
+        ("a stranger's line before", f"{text}\n{stranger}{line}", [key], "ok"),
+        ("the same line twice", f"{text}\n{line}{line}", [key], "ok"),
+        ("the right id under another name", f"{text}\n{misnamed}{line}", [key], "ok"),
+        ("sixteen lines", f"{text}\n{stranger * 15}{line}", [key], "ok"),
+        ("eighty lines", f"{text}\n{stranger * 79}{line}", [key], "ok"),
+        ("the text is a newline", "\n\n" + str(log.sign("\n")), [key], "ok"),
+        ("only strangers", f"{text}\n{stranger}", [key], "unproven"),
+        ("no known key", f"{text}\n{line}", [], "unproven"),
+        ("a good and a bad line by one key", f"{text}\n{line}{forged}", [key], "unproven"),
+        ("a bad and a good line by one key", f"{text}\n{forged}{line}", [key], "unproven"),
+        ("another text", f"Another text.\n\n{line}", [key], "unproven"),
+        ("eighty-one lines", f"{text}\n{stranger * 80}{line}", [key], "malformed"),
+        ("no line", f"{text}\n", [key], "malformed"),
+        ("no empty line", f"A text.\n{line}", [key], "malformed"),
+        ("no newline at the end", f"{text}\n{line[:-1]}", [key], "malformed"),
+        ("an empty line at the end", f"{text}\n{line}\n", [key], "malformed"),
+        ("a hyphen for the dash", f"{text}\n{line.replace(chr(0x2014), '-')}", [key], "malformed"),
+        ("two spaces", f"{text}\n{line.replace(' ', '  ', 1)}", [key], "malformed"),
+        ("a space at the end", f"{text}\n{line[:-1]} \n", [key], "malformed"),
+        ("CRLF", f"{text}\n{line}".replace("\n", "\r\n"), [key], "malformed"),
+        ("a control character in the text", f"A\ttext.\n\n{line}", [key], "malformed"),
+        ("only a key id", f"{text}\n\u2014 a AAAAAA==\n", [key], "malformed"),
+        ("unused bits set", f"{text}\n\u2014 a AAAAAAB=\n", [key], "malformed"),
+        ("no padding", f"{text}\n\u2014 a AAAAAAA\n", [key], "malformed"),
+        ("a plus in a name", f"{text}\n\u2014 a+b AAAAAAA=\n", [key], "malformed"),
+        ("a no-break space in a name", f"{text}\n\u2014 a\u00a0b AAAAAAA=\n", [key], "malformed"),
+        ("empty", "", [key], "malformed"),
+    ]
+    vectors = [{"name": name, "note": note, "keys": keys, "result": result} for name, note, keys, result in found]
+    broken = text.encode() + b"\xff\n\n" + line.encode()
+    return [*vectors, {"name": "not UTF-8", "note_hex": broken.hex(), "keys": [key], "result": "malformed"}]
+
+
+def checkpoints() -> list[dict]:
+    """Section 8.3: the text of a checkpoint."""
+    root = b.base64(ONES)
+    found = {
+        "small": ("log.example.org", 42, ONES),
+        "empty log": ("log.example.org", 0, hashlib.sha256(b"").digest()),
+        "greatest size": ("o", 2**64 - 1, ZERO),
+        "longest origin": ("o" * 255, 1, ZERO),
+        "origin beyond ASCII": ("log.example.org/\u8a9e", 1, ZERO),
+    }
+    vectors = []
+    for name, (origin, size, top) in found.items():
+        fields = shown({"origin": origin, "size": size, "root": top})
+        text = f"{origin}\n{size}\n{b.base64(top)}\n"
+        vectors.append({"name": name, "text": text, "result": "ok", "fields": fields})
+    wrong = {
+        "empty": "",
+        "two lines": "o\n1\n",
+        "no newline at the end": f"o\n1\n{root}",
+        "an extension line": f"o\n1\n{root}\nextension\n",
+        "an empty line at the end": f"o\n1\n{root}\n\n",
+        "CRLF": f"o\r\n1\r\n{root}\r\n",
+        "line separator": f"o\u20281\n{root}\n",
+        "no origin": f"\n1\n{root}\n",
+        "a space in the origin": f"o o\n1\n{root}\n",
+        "a plus in the origin": f"o+o\n1\n{root}\n",
+        "origin too long": f"{'o' * 256}\n1\n{root}\n",
+        "origin too long in bytes": f"{chr(0xE9) * 128}\n1\n{root}\n",
+        **{
+            f"size {size!a}": f"o\n{size}\n{root}\n"
+            for size in ("", "+42", "-1", "042", "00", "4_2", "\uff14\uff12", " 42", "42 ", "0x2a", "1e3", str(2**64))
+        },
+        "root of 31 bytes": f"o\n1\n{b.base64(bytes(31))}\n",
+        "root of 33 bytes": f"o\n1\n{b.base64(bytes(33))}\n",
+        "root without padding": f"o\n1\n{root[:-1]}\n",
+        "root with unused bits set": f"o\n1\n{root[:-2]}9=\n",
+        "root in URL base64": f"o\n1\n{root.replace('/', '_')}\n",
+        "a space after the root": f"o\n1\n{root} \n",
+    }
+    return vectors + [{"name": name, "text": text, "result": "malformed"} for name, text in wrong.items()]
+
+
+def cosignatures() -> list[dict]:
+    """Section 8.3: Ed25519 cosignatures over a checkpoint."""
+    text = f"{b.ORIGIN}\n42\n{b.base64(ONES)}\n"
+    key, vectors = b.HOSPITAL.vkey, []
+
+    def add(name: str, line: object, result: object) -> None:
+        told = {"result": "ok", "time": str(result)} if isinstance(result, int) else {"result": result}
+        vectors.append({"name": name, "checkpoint": text, "vkey": str(key), "line": str(line), **told})
+
+    for name, time in {"now": b.NOW, "time 0": 0, "greatest time": 2**63 - 1}.items():
+        add(name, b.HOSPITAL.cosign(text, time), time)
+    one = b.HOSPITAL.cosign(text, b.NOW)
+    for name, blob in {
+        "time beyond 63 bits": b.HOSPITAL.cosign(text, 2**63).signature,
+        "another time": (b.NOW + 1).to_bytes(8, "big") + one.signature[8:],
+        "another text": b.HOSPITAL.cosign(text.replace("42", "43"), b.NOW).signature,
+        "another key's": b.REGULATOR.cosign(text, b.NOW).signature,
+        "a byte short": one.signature[:-1],
+        "a byte long": one.signature + b"\0",
+        "no time": one.signature[8:],
+        "over the text alone": bytes(8) + NoteSigner(key.name, b.seed(key.name)).sign(text).signature,
+    }.items():
+        add(name, Signature(key.name, key.id, blob), "unproven")
+    return vectors
+
+
+def tiles() -> dict:
+    """Section 7: which tiles a size has, their paths, their bytes."""
+    sizes = {}
+    for size in (0, 1, 255, 256, 257, 70_000):
+        sizes[str(size)] = sorted(b.tile_paths(size))
+    paths = [
+        {"path": path, "result": "ok", "level": level, "index": str(index), "width": width}
+        for path, level, index, width in (
+            ("tile/0/000", "0", 0, 256),
+            ("tile/0/x001/x234/067", "0", 1234067, 256),
+            ("tile/entries/x001/x234/067.p/255", "entries", 1234067, 255),
+            ("tile/7/999.p/1", "7", 999, 1),
+            ("tile/1/x001/000", "1", 1000, 256),
+        )
+    ]
+    wrong = (
+        *("", "tile/0", "tile/0/0", "tile/0/0000", "tile/0/x000/001", "tile/0/001/002", "tile/0/x001", "tile/00/001"),
+        *("tile/0/001.p/0", "tile/0/001.p/01", "tile/0/001.p/256", "tile/0/001.p/300", "tile/0/001.p/", "tile/8/001"),
+        *("/tile/0/001", "tile/0/001/", "tile/0/../001", "tile/0/+01", "tile/0/\uff10\uff10\uff11", "tile/0/001\n"),
+    )
+    paths += [{"path": path, "result": "malformed"} for path in wrong]
+    log = [b"", b"a", bytes(300)]
+    bundles = [{"hex": (b"\0\0\0\1a\1\x2c" + bytes(300)).hex(), "width": 3, "result": "ok", "entries": shown(log)}]
+    for data, width in (
+        (b"", 1),
+        (b"\0", 1),
+        (b"\0\1", 1),
+        (b"\0\0\0", 1),
+        (b"\0\1ab", 1),
+        (b"\0\0\0\0", 1),
+        (b"\0\0", 2),
+    ):
+        bundles.append({"hex": data.hex(), "width": width, "result": "malformed"})
+    hashes = [b.hash_entry(entry) for entry in log]
+    small = {
+        "entries": shown(log),
+        "leaf_hashes": shown(hashes),
+        "root": b.naive_root(hashes).hex(),
+        "files": {path: data.hex() for path, data in sorted(b.tile_files(log).items())},
+        "inclusion": [shown(b.naive_path(at, hashes)) for at in range(3)],
+        "consistency": [shown(b.naive_consistency(old, hashes)) if old else [] for old in range(4)],
+    }
+    return {"sizes": sizes, "paths": paths, "bundles": bundles, "log": small}
+
+
+def policies() -> list[dict]:
+    """Section 8.4."""
+    log, other = str(b.log_signer().verifier), str(b.log_signer(name="other").verifier)
+    keys = [str(b.Cosigner(f"w{number}.example.org").vkey) for number in range(40)]
+    w, v = f"witness w {keys[0]}", f"witness v {keys[1]}"
+    logs = [f"log {b.log_signer(name=f'log {number}').verifier}" for number in range(40)]
+    forty = [*logs, *(f"witness w{at} {key}" for at, key in enumerate(keys))]
+    forty += [f"group g{at} any w{at}" for at in range(40)]
+    forty += ["group top 40 " + " ".join(f"g{at}" for at in range(40)), "quorum top"]
+    found: dict[str, list[str] | bytes] = {
+        "example": b.two_of_three().encode(),
+        "no witness": [f"log {log}", "quorum none"],
+        "no log": ["quorum none"],
+        "url": [f"log {log} https://log.example.org/", f"{w} https://w.example.org/", "quorum w"],
+        "comments, tabs, blanks": ["# comment", "", "\t # \x7e", f" \tlog\t{log}  ", "quorum \t none\t"],
+        "no newline at the end": f"log {log}\nquorum none".encode(),
+        "opaque octets": b"# \xff\xfe\nwitness \xff " + keys[0].encode() + b"\nquorum \xff\n",
+        "a witness is the quorum": [f"log {log}", w, "quorum w"],
+        "groups in groups": [f"log {log}", w, v, "group g any w", "group h all g v", "quorum h"],
+        "names like keywords": [w.replace(" w ", " all "), "group any all all", "quorum any"],
+        "two logs": [f"log {log}", f"log {other}", "quorum none"],
+        "forty of each": forty,
+    }
+    wrong: dict[str, list[str] | bytes] = {
+        "empty": b"",
+        "no quorum": [f"log {log}"],
+        "two quorums": ["quorum none", "quorum none"],
+        "quorum of two": [w, v, "quorum w v"],
+        "quorum not defined": ["quorum w"],
+        "quorum before its definition": ["quorum w", w],
+        "unknown keyword": ["Log x", "quorum none"],
+        "log without key": ["log", "quorum none"],
+        "log with two urls": [f"log {log} a b", "quorum none"],
+        "log twice": [f"log {log}", f"log {log}", "quorum none"],
+        "log with a witness's key": [f"log {keys[0]}", "quorum none"],
+        "witness with a log's key": [f"witness w {log}", "quorum none"],
+        "witness called none": [w.replace(" w ", " none "), "quorum none"],
+        "witness defined twice": [w, v.replace(" v ", " w "), "quorum none"],
+        "witness key twice": [w, w.replace(" w ", " v "), "quorum none"],
+        "group without members": ["group g any", "quorum none"],
+        "group of the undefined": ["group g any w", "quorum none"],
+        "group of itself": [w, "group g any w g", "quorum g"],
+        "group of none": [w, "group g any w none", "quorum g"],
+        "member twice": [w, "group g any w w", "quorum g"],
+        "member of two groups": [w, "group g any w", "group h any w", "quorum g"],
+        **{
+            f"threshold {k!a}": [w, f"group g {k} w", "quorum g"] for k in ("0", "2", "+1", "01", "-1", "ALL", "\uff11")
+        },
+        "CRLF": b"quorum none\r\n",
+        "zero octet": b"quorum none\x00\n",
+        "octet 7F": b"quorum none\x7f\n",
+        "form feed": b"quorum none\x0c\n",
+        "no-break space": "quorum\u00a0none\n".encode(),
+        "byte order mark": b"\xef\xbb\xbfquorum none\n",
+        "control octet in a comment": b"# \x1b\nquorum none\n",
+    }
+    return [_text(name, data, "ok") for name, data in found.items()] + [
+        _text(name, data, "malformed") for name, data in wrong.items()
+    ]
+
+
+def trust() -> list[dict]:
+    """Section 8.5."""
+    one, two = (str(b.log_signer(f"registrar{at}", f"registrar {at}").verifier) for at in (1, 2))
+    found = {"one": [one], "two, comments, blanks": ["# registrars", "", f" {one}\t", two]}
+    wrong = {
+        "empty": [],
+        "comments only": ["# none"],
+        "twice": [one, one],
+        "two in a line": [f"{one} {two}"],
+        "a witness's key": [str(b.HOSPITAL.vkey)],
+        "a policy line": [f"log {one}"],
+        "CRLF": [one + "\r"],
+    }
+    return [_text(name, lines, "ok") for name, lines in found.items()] + [
+        _text(name, lines, "malformed") for name, lines in wrong.items()
+    ]
+
+
+def _text(name: str, data: list[str] | bytes, result: str) -> dict:
+    data = data if isinstance(data, bytes) else "\n".join([*data, ""]).encode()
+    try:
+        return {"name": name, "text": data.decode(), "result": result}
+    except UnicodeDecodeError:
+        return {"name": name, "text_hex": data.hex(), "result": result}
