@@ -108,7 +108,7 @@ def _status(args: argparse.Namespace) -> int:
     rejects = {k: v for k, v in status.decisions.items() if k not in {"admitted", "repeated"}}
     lines = {
         "aggregator": f"{status.origin}, {state}",
-        "broker": "connected" if status.connected else "NOT CONNECTED",
+        "broker": ("connected" if status.connected else "NOT CONNECTED") if alive else "-",
         "devices": f"{status.devices_online} online of {status.devices_enrolled} enrolled",
         "log": f"{status.log_size} entries, published {status.published_size}, root {status.published_root[:16]}",
         "readings": f"{status.readings} since start, {status.readings_per_s}/s now",
