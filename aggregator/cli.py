@@ -4,8 +4,6 @@ import argparse
 import json
 import logging
 import signal
-import subprocess
-import sys
 import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict
@@ -13,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from aggregator.config import AggregatorConfig
+from aggregator.projector import ProjectionProcess
 from aggregator.registry import Registry
 from aggregator.service import Service
 from aggregator.setup import CONFIG, initialise
@@ -85,8 +84,8 @@ def _run(args: argparse.Namespace) -> int:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: service.stop())
             logger.info("log %s at size %d in %s", writer.origin, writer.size, config.data)
-            with _projection(config.data):
-                service.run()
+            stack.enter_context(ProjectionProcess(config.data))
+            service.run()
             logger.info("stopped at size %d", writer.checkpoint.size)
     except (StorageError, LedgerError) as error:
         raise UserError(str(error)) from None
@@ -152,22 +151,6 @@ def _assign_in(registry: Registry, args: argparse.Namespace) -> int:
     )
     print(f"assignment {number} recorded; the running aggregator commits it to the log as a salted hash")
     return 0
-
-
-class _projection:  # noqa: N801 - used as a context manager, like a function
-    """The projection process, beside the service; its standard input is the string that ends it with us."""
-
-    def __init__(self, data: Path) -> None:
-        self._command = [sys.executable, "-m", "aggregator.projection", str(data)]
-
-    def __enter__(self) -> None:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603 - ourselves
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.stdin:
-            self._process.stdin.close()
-        if code := self._process.wait():
-            logger.error("the projection ended with exit code %d; the view is behind, the log is complete", code)
 
 
 def _projected(data: Path) -> int:

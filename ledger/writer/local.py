@@ -68,7 +68,7 @@ class LocalReader:
         """The entries [start, end), a bounded number in memory at a time."""
         for low in range(start, end, _CHUNK):
             query = "SELECT entry FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
-            with self._read_lock:
+            with self._read_lock, _fatal(self._data / DATABASE):
                 rows = self._reading.execute(query, (low, min(low + _CHUNK, end))).fetchall()
             for (entry,) in rows:
                 yield entry
@@ -90,7 +90,7 @@ class LocalReader:
 
     def key_events(self) -> Iterator[tuple[int, bytes]]:
         """Every key event."""
-        with self._read_lock:
+        with self._read_lock, _fatal(self._data / DATABASE):
             rows = self._reading.execute(
                 "SELECT idx, entry FROM entries WHERE kind = ? ORDER BY idx", (KEY_EVENT,)
             ).fetchall()
@@ -106,7 +106,7 @@ class LocalReader:
         return read_file(self._public, path)
 
     def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
-        with self._read_lock:
+        with self._read_lock, _fatal(self._data / DATABASE):
             row: tuple[Any, ...] | None = self._reading.execute(query, values).fetchone()
         return row
 

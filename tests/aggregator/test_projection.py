@@ -1,9 +1,11 @@
 """The projection: every published reading is in the store with what proves it; killed anywhere, it resumes."""
 
+import time
 from contextlib import closing
 
 import pytest
 
+from aggregator import projector
 from aggregator.projection import Projection
 from aggregator.registry import Registry
 from aggregator.timeseries.base import prove
@@ -15,6 +17,7 @@ from ledger.verify import verify_proof
 from ledger.writer.create import POLICY
 from ledger.writer.local import LocalStorage
 from ledger.writer.storage import Submission
+from vitalseal.errors import UserError
 
 from .test_admission import Gate
 
@@ -92,3 +95,26 @@ def test_store_refuses_half_a_write(data, device):
             store.write([], [item, bad], 99)
         assert store.cursor() == 2 + 1
         assert len(list(store.readings())) == 3
+
+
+def test_projection_process_that_dies_is_started_again(data, device, monkeypatch, caplog):
+    """A killed projection costs the view some seconds; the rows it had not written come afterwards."""
+    monkeypatch.setattr(projector, "RESTART_AFTER_S", 0.05)
+    fill(data, [device], 2)
+    with projector.ProjectionProcess(data) as running:
+        first = running._process
+        first.kill()
+        deadline = time.monotonic() + 20
+        while (running._process is first or not projected(data)) and time.monotonic() < deadline:
+            first.poll()
+    assert "the projection ended with exit code -9" in caplog.text
+    assert len(rows(data)) == 2 * 3
+
+
+def projected(data):
+    """Whether the store is there and has caught up."""
+    try:
+        with EmbeddedStore(data, readonly=True) as store:
+            return store.cursor() > 0
+    except UserError:
+        return False
