@@ -37,7 +37,7 @@ class Keys:
             entry.key_id for _, body in storage.key_events() if isinstance(entry := parse_entry(body), Enrolment)
         }
         self._keys = {key_id: key for key_id, key in registry.keys().items() if key_id in self._logged}
-        self._seen: set[str] = set()
+        self._seen: set[tuple[str, int]] = set()  # file name and time: a replaced file is read again
         self.scan()
 
     def __len__(self) -> int:
@@ -47,15 +47,20 @@ class Keys:
         """The enrolled key of this id."""
         return self._keys.get(key_id)
 
+    def of(self, device: str) -> list[bytes]:
+        """The ids of `device`'s keys."""
+        return [key_id for key_id, key in self._keys.items() if key.device == device]
+
     def scan(self) -> None:
         """Takes in what is new in the folder; a file that is no good is named in the log once and left there."""
         if not self._folder.is_dir():
             return
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
-            if path.name in self._seen:
-                continue
-            self._seen.add(path.name)
             try:
+                seen = (path.name, path.stat().st_mtime_ns)
+                if seen in self._seen:
+                    continue
+                self._seen.add(seen)
                 self._take(check_device(path.stem), path.read_bytes())
             except (LedgerError, UserError, OSError) as error:
                 logger.warning("enrolment %s not taken: %s", path.name, error)

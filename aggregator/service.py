@@ -19,7 +19,7 @@ from aggregator.config import AggregatorConfig
 from aggregator.enrolment import Keys
 from aggregator.meter import Meter
 from aggregator.mqtt import BrokerConnection, Message
-from aggregator.outgoing import Outgoing, Owed
+from aggregator.outgoing import RECENT, Outgoing, Owed
 from aggregator.registry import Registry
 from aggregator.status import write_status
 from ledger.errors import LedgerError
@@ -40,14 +40,16 @@ class Service:
 
     def __init__(self, config: AggregatorConfig, storage: LocalStorage, writer: LogWriter, registry: Registry) -> None:
         self._config = config
+        self._storage = storage
         self._writer = writer
         self._registry = registry
         self._keys = Keys(config.data, writer, storage, registry)
         self._admission = Admission(writer.origin, storage, self._keys.find)
         self._queue: queue.Queue[Message] = queue.Queue(QUEUE_LIMIT)
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the three below
         self._outgoing = Outgoing()
         self._meter = Meter()
+        self._heard: set[str] = set()  # devices whose status has come since the start
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
         self._broker = BrokerConnection(config.broker, self._receive)
@@ -158,7 +160,16 @@ class Service:
         with self._lock:
             self._meter.heard(message.device, online=status.online)
             if status.online:
+                if message.device not in self._heard:
+                    self._owe_since(message.device, status.size)
                 self._outgoing.heard(message.device, status.size)
+
+    def _owe_since(self, device: str, size: int) -> None:
+        """After a start: no checkpoint that `device` has verified covers its batches from `size` on: all are owed."""
+        self._heard.add(device)
+        for key_id in self._keys.of(device):
+            for index, epoch, seq in self._storage.batches_since(key_id, size, RECENT):
+                self._outgoing.owe(device, Owed(epoch, seq, index))
 
     def _publish(self) -> None:
         while not self._stopping.wait(self._config.interval_s):

@@ -13,7 +13,9 @@ from vitalseal.errors import UserError
 CONFIG = "aggregator.toml"
 
 
-def initialise(config: Path, data: Path, origin: str, broker_host: str, broker_port: int) -> None:
+def initialise(
+    config: Path, data: Path, origin: str, broker_host: str, broker_port: int, broker_protocol: str = "auto"
+) -> None:
     """Makes `data` a log named `origin` and writes `config`; raises UserError if either is there already."""
     if config.exists():
         raise UserError(f"{config}: is there already; nothing was changed")
@@ -25,7 +27,8 @@ def initialise(config: Path, data: Path, origin: str, broker_host: str, broker_p
         # JSON strings are TOML basic strings.
         config.write_text(
             f"data = {json.dumps(str(data.resolve()))}\ninterval_s = 1.0\n\n"
-            f"[broker]\nhost = {json.dumps(broker_host)}\nport = {broker_port}\n",
+            f"[broker]\nhost = {json.dumps(broker_host)}\nport = {broker_port}\n"
+            f"protocol = {json.dumps(broker_protocol)}\n",
             encoding="utf-8",
         )
     except (StorageError, MalformedError) as error:

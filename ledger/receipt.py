@@ -112,6 +112,18 @@ class Status:
 Message: TypeAlias = Stored | Receipt | Reject
 
 
+class StaleReceiptError(VerificationError):
+    """A receipt that does not start from the device's largest checkpoint: answers crossed on the way."""
+
+
+class SplitViewError(VerificationError):
+    """The log signed two roots for one size; `checkpoint` is the one that was shown now."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(f"the log shows two roots for size {checkpoint.size}: a split view")
+        self.checkpoint = checkpoint
+
+
 def parse_message(data: bytes) -> Message:
     """The message from the aggregator in `data`; raises MalformedError."""
     if len(data) > MAX_MESSAGE:
@@ -149,11 +161,10 @@ def parse_status(data: bytes) -> Status:
 def verify_receipt(receipt: Receipt, policy: Policy, origin: str, last: Anchor | None) -> Checkpoint:
     """The receipt's checkpoint: it satisfies `policy` and extends `last`, the device's largest verified one.
 
-    A checkpoint no newer than `last` passes when it is a prefix that the device can still check: the same size
-    and root.
-
     Raises:
         MalformedError: the checkpoint is not a signed checkpoint.
+        StaleReceiptError: it is older than `last`, or proves consistency with another size: ask again from `last`.
+        SplitViewError: it has another root for the size of `last`.
         VerificationError: another origin, no quorum, or not shown to extend `last`.
     """
     checkpoint = verify_checkpoint(parse_note(receipt.checkpoint, "checkpoint"), policy).checkpoint
@@ -162,9 +173,11 @@ def verify_receipt(receipt: Receipt, policy: Policy, origin: str, last: Anchor |
     if last is None or (last.size, last.root) == (checkpoint.size, checkpoint.root):
         return checkpoint
     if last.size == checkpoint.size:
-        raise VerificationError(f"the log shows two roots for size {last.size}: a split view")
+        raise SplitViewError(checkpoint)
+    if checkpoint.size < last.size:
+        raise StaleReceiptError(f"the receipt's checkpoint of size {checkpoint.size} is older than {last.size}")
     if receipt.old_size != last.size:
-        raise VerificationError(f"the receipt proves consistency with size {receipt.old_size}, not {last.size}")
+        raise StaleReceiptError(f"the receipt proves consistency with size {receipt.old_size}, not {last.size}")
     check_consistency(last.size, checkpoint.size, last.root, checkpoint.root, receipt.consistency)
     return checkpoint
 

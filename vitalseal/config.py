@@ -30,10 +30,15 @@ def load(path: Path, cls: type[T]) -> T:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not TOML: {error}") from None
-    return _build(cls, table, f"{path}: ", path.parent.resolve())
+    return from_table(cls, table, f"{path}: ", path.parent.resolve())
 
 
-def _build(cls: type[T], table: dict[str, Any], where: str, base: Path) -> T:
+def from_table(cls: type[T], table: dict[str, Any], where: str, base: Path) -> T:
+    """`table` as the frozen dataclass `cls`; `where` begins each message, `base` is what relative paths count from.
+
+    Raises:
+        UserError: an unknown or missing key, or a value of another type.
+    """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]  # only dataclasses come here
     for key in table:
         if key not in fields:
@@ -65,7 +70,7 @@ def _convert(hint: Any, value: Any, where: str, base: Path) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, dict):
             raise UserError(f"{where}: not a table")
-        return _build(hint, value, f"{where}.", base)
+        return from_table(hint, value, f"{where}.", base)
     if hint is Path and isinstance(value, str):
         return base / value
     if hint is float and type(value) is int:

@@ -88,6 +88,13 @@ class LocalReader:
         query = "SELECT idx, entry FROM entries WHERE key_id = ? ORDER BY epoch DESC, seq DESC LIMIT 1"
         return self._row(query, key_id)
 
+    def batches_since(self, key_id: bytes, index: int, limit: int) -> list[tuple[int, int, int]]:
+        """A device's last batches at or after `index`."""
+        query = "SELECT idx, epoch, seq FROM entries WHERE key_id = ? AND idx >= ? ORDER BY idx DESC LIMIT ?"
+        with self._read_lock, _fatal(self._data / DATABASE):
+            rows = self._reading.execute(query, (key_id, index, limit)).fetchall()
+        return rows[::-1]
+
     def key_events(self) -> Iterator[tuple[int, bytes]]:
         """Every key event."""
         with self._read_lock, _fatal(self._data / DATABASE):

@@ -69,6 +69,10 @@ class Storage(Protocol):
         """Index and bytes of the last entry of this device's chain."""
         ...
 
+    def batches_since(self, key_id: bytes, index: int, limit: int) -> list[tuple[int, int, int]]:
+        """Index, epoch and sequence number of a device's last `limit` batches at or after `index`, in order."""
+        ...
+
     def key_events(self) -> Iterator[tuple[int, bytes]]:
         """Index and bytes of every key event, in log order."""
         ...

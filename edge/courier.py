@@ -1,0 +1,213 @@
+"""The courier: sealed batches out, answers in, from `added` to a verified receipt.
+
+    serve      runs on each connection, as two tasks: `send` asks the window what goes out, `receive` hands over answers
+    answers    handles them. It outlives connections: an answer that was half handled when one broke would be done in
+               the outbox and unknown to the window
+
+Every change to the window comes after the commit that makes it true. A crash between the two forgets nothing: the
+next start builds the window from the outbox.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+from edge.mqtt import Connection
+from edge.outbox import Outbox, Sealed
+from edge.receipts import Outcome, ReceiptBook
+from edge.thread import OutboxThread
+from edge.window import MAX_ASKING, Place, Window
+from ledger.errors import MalformedError
+from ledger.receipt import Message, Reason, Receipt, Reject, Status, Stored, parse_message
+
+_log = logging.getLogger(__name__)
+
+
+class Courier:
+    """Owns the window.
+
+    Attributes:
+        connected: there is a connection to the broker.
+        open_batches: sealed batches without a verified receipt.
+        anchor_size: size of the largest verified checkpoint.
+    """
+
+    def __init__(
+        self, thread: OutboxThread, outbox: Outbox, book: ReceiptBook, window: Window, changed: Callable[[], None]
+    ) -> None:
+        """`changed` is called after every change that may let someone else go on."""
+        self._thread = thread
+        self._outbox = outbox
+        self._book = book
+        self._window = window
+        self._tell = changed
+        self.connected = False
+        self.open_batches = 0
+        self.anchor_size = 0
+        self._wake = asyncio.Event()
+        self._hang_up = asyncio.Event()
+        # One list waits at most; behind it the connection's own bounded queue fills.
+        self._answers: asyncio.Queue[list[bytes]] = asyncio.Queue(1)
+        self._restate = False
+        self._last_fault: str | None = None
+
+    async def load(self) -> None:
+        """The window knows what the outbox holds."""
+        await self._thread.call(self._outbox.record_connection, connected=False)
+        self.open_batches = await self._thread.call(self._outbox.open_batches)
+        for place, size in await self._thread.call(self._outbox.unstored):
+            self._window.add(place, size)
+        await self._reload_asking()
+        await self._reload_anchor()
+
+    def added(self, sealed: Sealed) -> None:
+        """A new batch is committed and wants to go out."""
+        self.open_batches += 1
+        self._window.add(sealed.place, sealed.size)
+        self._changed()
+
+    def room(self, size: int) -> bool:
+        """A batch of at most `size` bytes could be sent: there is a connection, and the window has room.
+
+        Sealing without a connection would only make more and smaller batches.
+        """
+        return self.connected and self._window.room(size)
+
+    @property
+    def delivered(self) -> bool:
+        """The aggregator has every sealed batch."""
+        return not self._window.unstored
+
+    def hang_up(self) -> None:
+        """`serve` returns soon."""
+        self._hang_up.set()
+
+    async def serve(self, connection: Connection) -> None:
+        """Sends and receives on `connection` until `hang_up`; raises a group of ConnectionLostErrors."""
+        self._window.connected(time.monotonic())
+        self.connected = True
+        await self._thread.call(self._outbox.record_connection, connected=True)
+        self._changed()
+        publishing: set[asyncio.Task[None]] = set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                sending = group.create_task(self._send(connection, group, publishing), name="send")
+                receiving = group.create_task(self._receive(connection), name="receive")
+                await self._hang_up.wait()
+                for task in (sending, receiving, *publishing):
+                    task.cancel()
+        finally:
+            self.connected = False
+            self._changed()
+            await self._thread.call(self._outbox.record_connection, connected=False)
+
+    async def _send(
+        self, connection: Connection, group: asyncio.TaskGroup, publishing: set[asyncio.Task[None]]
+    ) -> None:
+        while True:
+            self._wake.clear()
+            if self._restate:
+                self._restate = False
+                await connection.publish_status(Status(online=True, size=self.anchor_size))
+            place = self._window.next(time.monotonic())
+            if place is None:
+                if self._window.untracked and not self._window.asking:
+                    await self._reload_asking()
+                await wait(self._wake, self._window.wake_at())
+                continue
+            envelope = await self._thread.call(self._outbox.envelope, place)
+            if envelope is None:
+                self._window.acknowledged(place)  # receipted and purged while it waited to be asked after
+                continue
+            # Tasks begin in the order they are made, so the batches leave in the order of `next`.
+            task = group.create_task(self._publish(connection, place, envelope), name=f"publish:{place}")
+            publishing.add(task)
+            task.add_done_callback(publishing.discard)
+
+    async def _publish(self, connection: Connection, place: Place, envelope: bytes) -> None:
+        await connection.publish_batch(envelope)
+        self._window.acknowledged(place)
+        self._changed()
+
+    async def _receive(self, connection: Connection) -> None:
+        async for payloads in connection.answers():
+            await self._answers.put(payloads)
+
+    async def answers(self) -> None:
+        """Every answer that was received is handled; runs until it is cancelled."""
+        while True:
+            messages = list(filter(None, map(self._parse, await self._answers.get())))
+            stored = [((item.epoch, item.seq), item.index) for item in messages if isinstance(item, Stored)]
+            if stored:
+                await self._thread.call(self._outbox.mark_stored, stored)
+                for place, _ in stored:
+                    self._window.stored(place, time.monotonic())
+            for message in messages:
+                if isinstance(message, Receipt):
+                    await self._take_receipt(await self._thread.call(self._book.accept, message))
+                elif isinstance(message, Reject):
+                    await self._take_reject(message)
+            self._changed()
+
+    def _parse(self, payload: bytes) -> Message | None:
+        try:
+            return parse_message(payload)
+        except MalformedError as error:
+            self._note_fault(f"an answer was not understood: {error}")
+            return None
+
+    async def _take_reject(self, reject: Reject) -> None:
+        place = None if reject.epoch is None or reject.seq is None else (reject.epoch, reject.seq)
+        await self._thread.call(self._outbox.record_reject, place, reject.reason, reject.detail)
+        if place is not None:
+            self._window.rejected(place, reject.reason, time.monotonic())
+        # Order mends itself; anything else takes a person.
+        if reject.reason != Reason.OUT_OF_ORDER:
+            self._note_fault(f"the aggregator rejects batches: {reason_name(reject.reason)}: {reject.detail}")
+
+    async def _take_receipt(self, outcome: Outcome) -> None:
+        now = time.monotonic()
+        for place in outcome.receipted:
+            self._window.receipted(place, now)
+        self.open_batches -= len(outcome.receipted)
+        await self._reload_anchor()
+        if outcome.fault is not None:
+            self._note_fault(f"a receipt was not believed: {outcome.fault}")
+        if outcome.stale:
+            # The aggregator proves consistency from the size that our retained status states. `send` says it, so
+            # that a dying connection holds up no answers; the next one begins with a status anyway.
+            self._restate = True
+            self._window.ask_soon(now)
+
+    async def _reload_asking(self) -> None:
+        places, more = await self._thread.call(self._outbox.unreceipted, MAX_ASKING)
+        self._window.ask_after(places, time.monotonic(), more=more)
+
+    async def _reload_anchor(self) -> None:
+        anchor = await self._thread.call(self._outbox.anchor)
+        self.anchor_size = anchor.size if anchor else 0
+
+    def _note_fault(self, fault: str) -> None:
+        """Says `fault`, once for as long as it stays the same."""
+        if fault != self._last_fault:
+            self._last_fault = fault
+            _log.warning("%s", fault)
+
+    def _changed(self) -> None:
+        self._wake.set()
+        self._tell()
+
+
+def reason_name(reason: int) -> str:
+    """A reject's reason in words."""
+    known = reason in set(Reason)
+    return Reason(reason).name.lower().replace("_", " ") if known else f"reason {reason}"
+
+
+async def wait(event: asyncio.Event, until: float | None) -> None:
+    """`event` is set, or the monotonic clock has reached `until`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(None if until is None else max(0.0, until - time.monotonic())):
+            await event.wait()

@@ -1,0 +1,53 @@
+"""Small files that are there whole or not at all, after a power cut too."""
+
+import os
+from pathlib import Path
+
+from vitalseal.errors import UserError
+
+
+def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """`data` is durably in `path`, which did not exist; raises UserError."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_directory(path.parent)
+    except FileExistsError:
+        raise UserError(f"{path}: already there, and not overwritten") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+
+
+def replace(path: Path, data: bytes) -> None:
+    """`path` durably holds `data`; until then it held what it held before; raises UserError."""
+    # Readers watch the directory for the final name only; the process id keeps two writers apart.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+
+
+def make_directory(path: Path) -> None:
+    """`path` is a directory; one that had to be made is private to its owner; raises UserError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+
+
+def sync_directory(path: Path) -> None:
+    """The names in `path` survive a power cut; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

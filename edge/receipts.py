@@ -1,0 +1,108 @@
+"""Receipts: the only thing that lets this agent forget, so each is checked here before the outbox hears of it.
+
+    1  the checkpoint is signed by the pinned log, is of our origin, satisfies our policy with its quorum
+    2  it extends the largest checkpoint that we have verified
+    3  each batch named is the entry at its index: our header, our signature, hashed, included
+    4  one transaction: the batches are receipted, the checkpoint is our largest
+
+A log that shows us two roots for one size is keeping two histories. Both signed checkpoints go into an evidence
+file: together they convict the log (and a quorum of witnesses) before anyone, without us.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge import files
+from edge.outbox import Outbox
+from edge.window import Place
+from ledger.batch import Anchor
+from ledger.checkpoint import Checkpoint
+from ledger.errors import LedgerError, VerificationError
+from ledger.policy import Policy
+from ledger.receipt import Receipt, SplitViewError, StaleReceiptError, verify_placed, verify_receipt
+
+# A log that goes on signing other roots convicts itself no further, and must not fill the disk.
+MAX_EVIDENCE = 100
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a receipt.
+
+    Attributes:
+        receipted: the batches whose receipts were verified and committed.
+        stale: nothing was wrong, but the proof starts at another checkpoint than our largest: the aggregator
+            has to learn which that is, and answer again.
+        fault: why the receipt, or a part of it, was not believed; None if all was well.
+    """
+
+    receipted: tuple[Place, ...] = ()
+    stale: bool = False
+    fault: str | None = None
+
+
+class ReceiptBook:
+    """Verifies receipts for one outbox under one policy. Used from the outbox's thread."""
+
+    def __init__(self, outbox: Outbox, policy: Policy, origin: str, evidence: Path) -> None:
+        self._outbox = outbox
+        self._policy = policy
+        self._origin = origin
+        self._evidence = evidence
+
+    def accept(self, receipt: Receipt) -> Outcome:
+        """What `receipt` proves is committed; raises UserError only for the outbox's or the disk's sake."""
+        last = self._outbox.anchor()
+        try:
+            checkpoint = verify_receipt(receipt, self._policy, self._origin, last)
+        except StaleReceiptError:
+            return Outcome(stale=True)
+        except SplitViewError as error:
+            self._keep_split_view(error.checkpoint, receipt.checkpoint)
+            return Outcome(fault=str(error))
+        except LedgerError as error:
+            return Outcome(fault=str(error))
+        placed, fault = self._check_placed(receipt, checkpoint)
+        self._outbox.settle(Anchor(checkpoint.size, checkpoint.root), receipt.checkpoint, placed)
+        return Outcome(tuple(place for place, _ in placed), fault=fault)
+
+    def _check_placed(self, receipt: Receipt, checkpoint: Checkpoint) -> tuple[list[tuple[Place, int]], str | None]:
+        placed: list[tuple[Place, int]] = []
+        fault = None
+        for item in receipt.placed:
+            place = (item.epoch, item.seq)
+            signed = self._outbox.signed_header(place)
+            if signed is None:
+                continue  # receipted before, or deleted since: an answer to a repeated question
+            try:
+                verify_placed(item, checkpoint, *signed)
+            except VerificationError as error:
+                fault = f"batch {item.epoch}/{item.seq}: {error}"
+            else:
+                placed.append((place, item.index))
+        return placed, fault
+
+    def _keep_split_view(self, shown: Checkpoint, signed: bytes) -> None:
+        """Both signed checkpoints are in an evidence file, and the log says so loudly, once for each."""
+        ours = self._outbox.checkpoint() or b""
+        name = f"split-view-{shown.size}-{hashlib.sha256(shown.root).hexdigest()[:16]}.txt"
+        path = self._evidence / name
+        files.make_directory(self._evidence)
+        if path.exists() or len(list(self._evidence.iterdir())) >= MAX_EVIDENCE:
+            return
+        text = (
+            f"The log {shown.origin} signed two different roots for size {shown.size}.\n"
+            "The first checkpoint is the one this device had verified, the second was shown to it later.\n"
+        )
+        files.write_new(path, text.encode() + b"\n----- first\n" + ours + b"----- second\n" + signed)
+        _log.critical(
+            "SPLIT VIEW: the log %s shows another root for size %d than before; both signed checkpoints are in %s."
+            " Nothing is deleted on its word.",
+            shown.origin,
+            shown.size,
+            path,
+        )

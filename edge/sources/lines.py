@@ -1,0 +1,293 @@
+"""Source `lines`: a file of JSON objects, one a line, read as it grows.
+
+    {"kind": "heart_rate", "value": "72", "time": "2026-11-21T10:00:00.5Z"}
+    {"kind": "body_temperature", "value": 36.60, "time": 1795255200500000000, "zone_offset_min": 60}
+    {"kind": "spo2", "absent": "not_measured", "time": "2026-11-21T10:00:01Z", "quality": ["contact_lost"]}
+
+    kind              name from `ledger.kinds`; waveforms cannot be given as lines
+    value             number, or the same as a string; its digits are kept exactly (36.60 is not 36.6)
+    absent            instead of a value: why there is none (`ledger.reading.Absence`, lower case)
+    time              of the sensor: RFC 3339, up to nanoseconds; or whole ns since 1970
+    ordinal           optional; tells apart readings of one kind and time, default 0
+    zone_offset_min   optional; minutes east of UTC, default that of `time` when it has one other than Z
+    quality           optional; list of `ledger.reading.Quality` names, lower case
+
+A value outside the kind's plausible range is kept and marked questionable. A line that is none of this is counted,
+named once per kind of fault in the log (never with its content), and does not stop the ones behind it. A line
+that has no newline yet waits for it.
+
+Where we are = inode and byte offset. A file that is renamed and made anew is read to its end, then the new one from
+its beginning; so rotate by renaming, and keep the old file until we have read it: what was still unread in a file
+that was moved while the agent was down is not found again. A file that shrank is read from its beginning.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from edge.source import Chunk, Measured, read_options
+from ledger.errors import MalformedError
+from ledger.kinds import BY_NAME
+from ledger.reading import Absence, Absent, Quality, ReadingValue, Scalar
+
+BLOCK = 64 * 1024  # bytes read at a time; also the longest line
+_MAX_NUMBER = 48  # digits, sign and exponent of any decimal that fits a reading
+
+_KEYS = {"kind", "value", "absent", "time", "ordinal", "zone_offset_min", "quality"}
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})", re.ASCII)
+_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}:[0-9]{2})",
+    re.ASCII,
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LinesOptions:
+    """Options of a `lines` source.
+
+    Attributes:
+        path: the file; it may appear later.
+        poll_s: seconds between looks at a file that does not grow; default 0.5.
+        follow: whether to wait for more at the end of the file; default true. If false the source is finished there.
+        description: make and model of the sensor, at most 64 bytes; default "lines of JSON".
+    """
+
+    path: Path
+    poll_s: float = 0.5
+    follow: bool = True
+    description: str = "lines of JSON"
+
+    def __post_init__(self) -> None:
+        """Polling is not hot; raises ValueError."""
+        if not 0.01 <= self.poll_s <= 3600.0:
+            raise ValueError(f"poll_s: {self.poll_s} is not from 0.01 to 3600")
+
+
+class _Refused(Exception):  # noqa: N818 - not an error of ours: a line that makes no reading
+    """Why a line makes no reading, in words that hold nothing of it."""
+
+
+class _Number(str):
+    """The digits of a JSON number, apart from those of a string."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """Up to where the file is read; `inside`: within a line that is too long and being passed over."""
+
+    inode: int
+    offset: int
+    inside: bool = False
+
+    def encode(self) -> bytes:
+        return f"{self.inode} {self.offset} {self.inside:d}".encode()
+
+    @classmethod
+    def decode(cls, cursor: bytes) -> "_Position":
+        inode, offset, inside = cursor.split(b" ")
+        return cls(int(inode), int(offset), inside == b"1")
+
+
+class LinesSource:
+    """See the module."""
+
+    def __init__(self, *, name: str, source_id: bytes, options: Mapping[str, Any], directory: Path) -> None:
+        self.name = name
+        self.source_id = source_id
+        self._options = read_options(options, LinesOptions, name=name, directory=directory)
+        self.description = self._options.description
+        self._named: set[str] = set()
+
+    async def readings(self, cursor: bytes | None) -> AsyncIterator[Chunk]:
+        """The file's readings from `cursor` on, as they are written."""
+        position = _Position.decode(cursor) if cursor else None
+        while True:
+            file = await asyncio.to_thread(self._open)
+            if file is None:
+                if not self._options.follow:
+                    return
+                await asyncio.sleep(self._options.poll_s)
+                continue
+            with file:
+                position = self._start(file, position)
+                async for chunk, reached in self._until_replaced(file, position):
+                    position = reached
+                    yield chunk
+            if not self._options.follow:
+                return
+
+    async def _until_replaced(self, file: BinaryIO, position: _Position) -> AsyncIterator[tuple[Chunk, _Position]]:
+        """Chunks and where they end, until another file has the name; without `follow` until the file's end."""
+        replaced = False
+        while True:
+            chunk, position = await asyncio.to_thread(self._read, file, position)
+            if chunk is not None:
+                yield chunk, position
+            elif replaced or not self._options.follow:
+                return
+            elif await asyncio.to_thread(self._replaced, position):
+                # One more look: something may have been written between the last one and the renaming.
+                replaced = True
+            else:
+                await asyncio.sleep(self._options.poll_s)
+
+    def _open(self) -> BinaryIO | None:
+        try:
+            return self._options.path.open("rb")
+        except FileNotFoundError:
+            self._name_once("the file is not there yet; it is waited for")
+            return None
+
+    def _start(self, file: BinaryIO, position: _Position | None) -> _Position:
+        """Where to begin in a file that was just opened."""
+        status = os.fstat(file.fileno())
+        if position is None:
+            return _Position(status.st_ino, 0)
+        if position.inode == status.st_ino and position.offset <= status.st_size:
+            return position
+        _log.warning("source %s: %s is another file than before; read from its beginning", self.name, file.name)
+        return _Position(status.st_ino, 0)
+
+    def _replaced(self, position: _Position) -> bool:
+        """The name now stands for another file, or the file became shorter."""
+        try:
+            status = self._options.path.stat()
+        except FileNotFoundError:
+            return False  # renamed, and the new one not made yet
+        return status.st_ino != position.inode or status.st_size < position.offset
+
+    def _read(self, file: BinaryIO, position: _Position) -> tuple[Chunk | None, _Position]:
+        """The whole lines in the next block, and where they end; None when there is no whole line."""
+        file.seek(position.offset)
+        block = file.read(BLOCK)
+        end = block.rfind(b"\n") + 1
+        if not end:
+            if len(block) < BLOCK:
+                return None, position
+            position = replace(position, offset=position.offset + BLOCK, inside=True)
+            return Chunk(cursor=position.encode()), position
+        lines = block[:end].split(b"\n")[:-1]
+        refused = 0
+        if position.inside:
+            refused += 1
+            self._name_once(f"a line is longer than {BLOCK} bytes")
+            del lines[0]
+        readings = []
+        for line in lines:
+            if line.strip():
+                try:
+                    readings.append(parse_line(line))
+                except _Refused as fault:
+                    refused += 1
+                    self._name_once(str(fault))
+        position = replace(position, offset=position.offset + end, inside=False)
+        return Chunk(tuple(readings), position.encode(), refused), position
+
+    def _name_once(self, fault: str) -> None:
+        if fault not in self._named:
+            self._named.add(fault)
+            _log.warning("source %s: %s: %s (said once)", self.name, self._options.path, fault)
+
+
+def parse_line(line: bytes) -> Measured:
+    """The reading that `line` states; raises _Refused."""
+    try:
+        item = json.loads(
+            line.decode("utf-8"),
+            parse_float=_Number,
+            parse_int=_Number,
+            parse_constant=_no_constant,
+            object_pairs_hook=_distinct,
+        )
+    except (ValueError, RecursionError):
+        raise _Refused("a line is not JSON") from None
+    if not isinstance(item, dict) or not item.keys() <= _KEYS:
+        raise _Refused("a line is not an object with the known keys")
+    kind = BY_NAME.get(item["kind"]) if isinstance(item.get("kind"), str) else None
+    if kind is None or kind.waveform:
+        raise _Refused("a kind is missing, unknown or a waveform")
+    value = _value(item)
+    quality = _quality(item.get("quality", []))
+    low, high = kind.plausible
+    if isinstance(value, Scalar) and not low <= Decimal(value.mantissa).scaleb(value.exponent) <= high:
+        quality |= Quality.QUESTIONABLE
+    time_ns, zone = _time(item.get("time"))
+    if "zone_offset_min" in item:
+        zone = _integer(item["zone_offset_min"], "a zone offset")
+    ordinal = _integer(item.get("ordinal", _Number("0")), "an ordinal")
+    return Measured(kind.code, time_ns, value, ordinal, zone, quality)
+
+
+def _value(item: dict[str, Any]) -> ReadingValue:
+    if ("value" in item) == ("absent" in item):
+        raise _Refused("a line has not exactly one of value and absent")
+    if "absent" in item:
+        reasons = {reason.name.lower(): reason for reason in Absence}
+        reason = reasons.get(item["absent"]) if isinstance(item["absent"], str) else None
+        if reason is None:
+            raise _Refused("a reason for absence is unknown")
+        return Absent(reason)
+    value = item["value"]
+    if not isinstance(value, str) or len(value) > _MAX_NUMBER or not _NUMBER.fullmatch(value):
+        raise _Refused("a value is not a decimal number")
+    try:
+        return Scalar.parse(value)
+    except MalformedError:
+        raise _Refused("a value is not a decimal number") from None
+
+
+def _time(value: object) -> tuple[int, int | None]:
+    """Nanoseconds since 1970, and the zone's minutes if the text names one."""
+    if isinstance(value, _Number):
+        return _integer(value, "a time"), None
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    try:
+        at = datetime.fromisoformat(match[1] + match[3]) if match else None
+    except ValueError:
+        at = None
+    if match is None or at is None:
+        raise _Refused("a time is neither RFC 3339 nor whole nanoseconds")
+    seconds = (at - _EPOCH) // timedelta(seconds=1)
+    zone = None if match[3] == "Z" else (at.utcoffset() or timedelta()) // timedelta(minutes=1)
+    return seconds * 10**9 + int((match[2] or "").ljust(9, "0")), zone
+
+
+def _quality(value: object) -> int:
+    bits = {bit.name.lower(): bit for bit in Quality if bit.name}
+    if not isinstance(value, list) or not all(isinstance(name, str) and name in bits for name in value):
+        raise _Refused("a quality is not a list of known names")
+    total = 0
+    for name in value:
+        total |= bits[name]
+    return total
+
+
+def _integer(value: object, what: str) -> int:
+    if not isinstance(value, _Number) or not _INTEGER.fullmatch(value):
+        raise _Refused(f"{what} is not a whole number")
+    return int(value)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError
+    return table
+
+
+def _no_constant(_: str) -> None:
+    raise ValueError

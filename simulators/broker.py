@@ -1,0 +1,178 @@
+"""An MQTT broker on the loopback interface for a machine that has none running, as a child process.
+
+`mosquitto` if it is installed, else amqtt (MQTT 3.1.1, fine to some 400 messages a second; it does not redeliver after
+a reconnect, which the agents' resending covers). Neither is trusted with anything: kill it, and nothing is lost.
+Open to every user of this machine, so for demonstrations only.
+"""
+
+import asyncio
+import getpass
+import logging
+import shutil
+import signal
+import socket
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from simulators.process import Child
+from vitalseal.errors import UserError
+
+HOST = "127.0.0.1"
+READY_WITHIN_S = 15.0
+STOP_WITHIN_S = 5.0
+MAX_CONNECTIONS = 10_000
+# Debian puts servers where only root's PATH looks.
+_SERVER_PATH = "/usr/sbin:/usr/local/sbin"
+# CONNECT (3.1.1, clean session, keep-alive 10 s, client id "ready"), the beginning of a good CONNACK, DISCONNECT.
+_CONNECT = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x0a\x00\x05ready"
+_CONNACK = b"\x20\x02\x00\x00"
+_DISCONNECT = b"\xe0\x00"
+
+Choice = Literal["auto", "mosquitto", "amqtt"]
+
+
+class Broker(Protocol):
+    """A running broker; `child` restarts it on the same port if it dies. `protocol` as in `edge.toml`."""
+
+    kind: str
+    protocol: str
+    port: int
+    child: Child
+
+    def stop(self) -> None:
+        """The process is gone."""
+        ...
+
+
+class _LocalBroker:
+    def __init__(self, kind: str, port: int, child: Child, config: Path | None) -> None:
+        self.kind = kind
+        # amqtt leaves a client that speaks MQTT 5 without an answer, so better not to try.
+        self.protocol = "3.1.1" if kind == "amqtt" else "auto"
+        self.port = port
+        self.child = child
+        self._config = config  # read again at every restart, so it stays until the end
+
+    def stop(self) -> None:
+        self.child.stop(STOP_WITHIN_S)
+        if self._config is not None:
+            self._config.unlink(missing_ok=True)
+
+
+def start_broker(folder: Path, *, port: int | None = None, choice: Choice = "auto") -> Broker:
+    """A broker that answers on 127.0.0.1; its log and, for mosquitto, its configuration are in `folder`.
+
+    Without `port` a free one is taken.
+
+    Raises:
+        UserError: the port is taken, no broker is installed, or it does not answer.
+    """
+    check_free(port)
+    port = port or free_port()
+    mosquitto = shutil.which("mosquitto") or shutil.which("mosquitto", path=_SERVER_PATH)
+    if choice == "amqtt" or (choice == "auto" and mosquitto is None):
+        if find_spec("amqtt") is None:
+            raise UserError(
+                "no MQTT broker: install one with  pip install 'vitalseal[all]'  or put mosquitto on the PATH"
+            )
+        kind, config, command = "amqtt", None, [sys.executable, "-m", "simulators.broker", str(port)]
+    elif mosquitto is None:
+        raise UserError("mosquitto is neither on the PATH nor in /usr/sbin")
+    else:
+        config = folder / "mosquitto.conf"
+        config.write_text(_mosquitto_config(port), encoding="utf-8")
+        kind, command = "mosquitto", [mosquitto, "-c", str(config)]
+    broker = _LocalBroker(kind, port, Child(f"broker ({kind})", command, folder / "broker.log"), config)
+    broker.child.start()
+    try:
+        _wait_until_ready(broker.child, port)
+    except BaseException:
+        broker.stop()
+        raise
+    return broker
+
+
+def check_free(port: int | None) -> None:
+    """Nobody listens on the port; None is always free. Raises UserError."""
+    if port is None:
+        return
+    try:
+        with socket.socket() as probe:
+            # What the servers do: connections of an earlier run that are still timing out do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+    except OSError as error:
+        raise UserError(f"port {port} on {HOST} cannot be used: {error.strerror}; choose another, or none") from None
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(child: Child, port: int) -> None:
+    """The broker has answered a CONNECT."""
+    deadline_s = time.monotonic() + READY_WITHIN_S
+    while not _answers(port):
+        if child.code() is not None:
+            raise UserError(f"{child.name} did not start: {child.last_words()}")
+        if time.monotonic() > deadline_s:
+            raise UserError(
+                f"{child.name} did not answer on port {port} within {READY_WITHIN_S:.0f} s (see {child.log})"
+            )
+        time.sleep(0.02)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection((HOST, port), timeout=1.0) as connection:
+            connection.sendall(_CONNECT)
+            answer = connection.recv(len(_CONNACK))
+            connection.sendall(_DISCONNECT)
+            return answer == _CONNACK
+    except OSError:
+        return False
+
+
+def _mosquitto_config(port: int) -> str:
+    # The queue limit is mosquitto's way of losing messages silently; a restarting aggregator needs more than 1000.
+    # The user is ours: started by root it would become another, and the kernel then forgets to end it with us.
+    return f"""listener {port} {HOST}
+allow_anonymous true
+persistence false
+user {getpass.getuser()}
+max_queued_messages 10000
+log_dest stderr
+log_type error
+log_type warning
+"""
+
+
+def _amqtt_config(port: int) -> dict[str, Any]:
+    return {
+        "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}", "max_connections": MAX_CONNECTIONS}},
+        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+    }
+
+
+async def _serve_amqtt(port: int) -> None:
+    from amqtt.broker import Broker as AmqttBroker
+
+    broker = AmqttBroker(_amqtt_config(port))
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await broker.start()
+    await stopped.wait()
+    await broker.shutdown()
+
+
+if __name__ == "__main__":
+    # It reports every client that goes away as an error, with a traceback.
+    logging.basicConfig(level=logging.CRITICAL)
+    asyncio.run(_serve_amqtt(int(sys.argv[1])))

@@ -1,0 +1,127 @@
+"""`vitalseal simulate fleet`."""
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from aggregator.status import is_running, read_status
+from ledger.errors import LedgerError
+from ledger.policy import parse_policy
+from ledger.writer.create import POLICY
+from simulators.fleet import Fleet, Target, lay_out, wait_until_enrolled
+from vitalseal import log
+from vitalseal.errors import UserError
+
+OK, UNDELIVERED = 0, 1
+DEVICES = "devices"
+# A receipt that went astray is asked for again within half a minute, and once more within another.
+DRAIN_WITHIN_S = 120.0
+STOP_WITHIN_S = 15.0
+LOOK_EVERY_S = 0.25
+TELL_EVERY_S = 5.0
+MAX_DEVICES = 1000  # each is a process of some 40 MB
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommands and their arguments."""
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    fleet = commands.add_parser(
+        "fleet",
+        help="many devices that replay recordings, against a running aggregator",
+        description="Lays out devices under DIR/devices, enrols them with the registrar key in DIR, and runs each as "
+        "an edge agent of its own that replays real recordings or made-up signals (marked as demo data).",
+        epilog="Exit codes: 0 every accepted reading has its verified receipt, 1 some have not, 2 the call is wrong.",
+    )
+    fleet.add_argument("--data", type=Path, required=True, metavar="DIR", help="the aggregator's data directory")
+    fleet.add_argument("--devices", type=device_count, default=6, metavar="N", help="how many (%(default)s)")
+    fleet.add_argument("--broker", default="127.0.0.1:1883", metavar="HOST:PORT", help="MQTT broker (%(default)s)")
+    fleet.add_argument(
+        "--speed", type=positive, default=1.0, metavar="S", help="how much faster than life (%(default)s)"
+    )
+    fleet.add_argument("--seconds", type=positive, metavar="N", help="stop the sources after this long (never)")
+    fleet.add_argument("--exit-when-done", action="store_true", help="play every recording once, then end")
+    fleet.set_defaults(run=_fleet)
+
+
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
+    number = float(text)
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def device_count(text: str) -> int:
+    """A number of devices, for argparse."""
+    number = int(text)
+    if not 1 <= number <= MAX_DEVICES:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MAX_DEVICES}")
+    return number
+
+
+def _fleet(args: argparse.Namespace) -> int:
+    log.set_up()
+    host, _, port = args.broker.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()):
+        raise UserError(f"--broker {args.broker}: not HOST:PORT")
+    # Before anything is laid out: enrolments that nobody takes would be in the way of the next attempt.
+    if not is_running(read_status(args.data)):
+        raise UserError(f"no aggregator runs on {args.data}; start it: vitalseal aggregator run --config ...")
+    target = Target(args.data, _origin(args.data), host.strip("[]"), int(port))
+    fleet = lay_out(args.data / DEVICES, target, count=args.devices, speed=args.speed, loop=not args.exit_when_done)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    wait_until_enrolled(fleet, args.data)
+    try:
+        fleet.start()
+        _run_sources(fleet, args.seconds, stop)
+        fleet.finish()
+        drained = _drain(fleet)
+    finally:
+        fleet.stop(STOP_WITHIN_S)
+    print(f"fleet: devices={len(fleet.devices)} {_progress(fleet)}")
+    if not drained:
+        print(f"vitalseal: fleet: without a verified receipt: {fleet.unfinished()}", file=sys.stderr)
+    return OK if drained else UNDELIVERED
+
+
+def _run_sources(fleet: Fleet, seconds: float | None, stop: threading.Event) -> None:
+    """The sources have run for `seconds`, or to their end, or until `stop`."""
+    started_s = told_s = time.monotonic()
+    while not (fleet.done or stop.wait(LOOK_EVERY_S)):
+        now_s = time.monotonic()
+        if seconds is not None and now_s - started_s >= seconds:
+            return
+        fleet.supervise()
+        if now_s - told_s >= TELL_EVERY_S:
+            told_s = now_s
+            print(f"{now_s - started_s:.0f} s  {_progress(fleet)}", file=sys.stderr)
+
+
+def _drain(fleet: Fleet) -> bool:
+    """Every agent has ended by itself, within a bounded time."""
+    deadline_s = time.monotonic() + DRAIN_WITHIN_S
+    while not fleet.done and time.monotonic() < deadline_s:
+        fleet.supervise()
+        time.sleep(LOOK_EVERY_S)
+    return fleet.done
+
+
+def _progress(fleet: Fleet) -> str:
+    counts = [device.counts() for device in fleet.devices if device.outbox.exists()]
+    return f"accepted={sum(c.accepted for c in counts)} receipted={sum(c.receipted for c in counts)}"
+
+
+def _origin(data: Path) -> str:
+    """The origin of the log in `data`, from its own policy."""
+    path = data / POLICY
+    try:
+        return parse_policy(path.read_bytes()).logs[0][0].name
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; is {data} an aggregator's data directory?") from None
+    except LedgerError as error:
+        raise UserError(f"{path}: {error}") from None

@@ -1,0 +1,34 @@
+"""Brokers for every room's tests."""
+
+import pytest
+from hypothesis import settings
+
+from tests.brokers import Amqtt, Mosquitto
+
+# A loaded machine is slow, not wrong; pytest-timeout finds what hangs.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
+
+
+@pytest.fixture
+def mosquitto(tmp_path_factory):
+    """A running Mosquitto."""
+    broker = Mosquitto(tmp_path_factory.mktemp("mosquitto"))
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+def amqtt(tmp_path_factory):
+    """A running amqtt."""
+    broker = Amqtt(tmp_path_factory.mktemp("amqtt"))
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture(params=["mosquitto", "amqtt"])
+def broker(request):
+    """Each broker in turn, running; `down()` and `up()` take it away and bring it back."""
+    return request.getfixturevalue(request.param)
