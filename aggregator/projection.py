@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aggregator.registry import Registry
-from aggregator.timeseries.base import LEAVES_PER_BATCH, ReadingStore, StoredBatch, StoredReading
+from aggregator.timeseries.base import ReadingStore, StoredBatch, StoredReading
 from aggregator.timeseries.embedded import EmbeddedStore
-from ledger.batch import Header
+from ledger.batch import LEAVES_PER_BATCH, Header
 from ledger.checkpoint import parse_checkpoint
 from ledger.entry import BatchEntry, Enrolment, parse_entry
 from ledger.fsck import CHECKPOINT_PATH

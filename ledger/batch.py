@@ -23,7 +23,8 @@ from ledger.reading import MAX_INT64, MAX_SOURCE, MIN_INT64
 from ledger.strict import check_name
 
 FORMAT_VERSION = 1
-MAX_READINGS = 4095  # with the info leaf 4096 leaves, so that a leaf index fits 12 bits
+LEAVES_PER_BATCH = 4096  # a leaf index fits 12 bits, so log index x 4096 + leaf index names a reading for ever
+MAX_READINGS = LEAVES_PER_BATCH - 1  # leaf 0 is the batch info
 MAX_ORIGIN = 255  # bytes: cosignatures carry the origin's length in one byte
 MAX_SOURCES = 128  # of one gateway's batch; with descriptions, they fit the body of a proof
 MAX_DESCRIPTION = 64

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ledger.batch import Header
+from ledger.batch import LEAVES_PER_BATCH, Header
 from ledger.entry import BatchEntry, Enrolment, parse_entry
 from ledger.errors import LedgerError, MalformedError, VerificationError
 from ledger.fsck import CHECKPOINT_PATH, LogReport, Progress, fsck, open_log
@@ -17,7 +17,6 @@ from ledger.writer.payload import Leaf, parse_payload, prove_leaf, prove_reading
 from ledger.writer.storage import Place, StorageError
 
 OK, UNPROVEN, WRONG = 0, 1, 2
-LEAVES_PER_BATCH = 4096
 
 
 def register(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ never loads MQTT.
 """
 
 import argparse
-import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -31,6 +31,13 @@ COMMANDS = {
         "aggregator",
     ),
     "simulate": ("simulators.cli", "device fleets that replay real recordings", "edge"),
+}
+
+# What is looked for, without importing it, before a command of the extra runs.
+LIBRARIES = {
+    "edge": ("aiomqtt", "paho"),
+    "aggregator": ("paho",),
+    "all": ("aiomqtt", "paho", "starlette", "uvicorn", "rich"),
 }
 
 EXIT_OK, EXIT_UNPROVEN, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -74,12 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _import(module: str, command: str, extra: str | None) -> ModuleType:
-    """The room's command module; a missing library becomes the name of the extra that brings it."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if extra is None or error.name is None or error.name.split(".")[0] in {"ledger", "edge", "aggregator"}:
-            raise
-        raise UserError(
-            f"`vitalseal {command}` needs {error.name}: install it with  pip install 'vitalseal[{extra}]'"
-        ) from None
+    """The room's command module; raises UserError if a library of its extra is not installed."""
+    for library in LIBRARIES.get(extra or "", ()):
+        if importlib.util.find_spec(library) is None:
+            raise UserError(f"`vitalseal {command}` needs {library}: install it with  pip install 'vitalseal[{extra}]'")
+    return importlib.import_module(module)

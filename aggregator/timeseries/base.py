@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ledger import merkle
+from ledger.batch import LEAVES_PER_BATCH
 from ledger.note import parse_note
 from ledger.proof import LeafProof, ReadingProof
-
-LEAVES_PER_BATCH = 4096
 
 
 @dataclass(frozen=True, slots=True)
