@@ -1,6 +1,7 @@
 """`vitalseal demo`: the whole pipeline with one command, and the proof that nothing was lost."""
 
 import argparse
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -47,13 +48,23 @@ def run(args: argparse.Namespace) -> int:
 def _tell_what_is_there(data: Path, account: Account) -> None:
     # A heart rate is what people know best; a broken run may have no proof at all.
     shown = sorted(account.proofs, key=lambda path: not path.name.startswith("heart_rate"))[:1]
-    commands = [f"vitalseal verify {path} --policy {data / POLICY}" for path in shown]
-    commands.append(f"vitalseal ledger fsck {data / 'log'} --policy {data / POLICY}")
+    program = _program()
+    commands = [f"{program} verify {path} --policy {data / POLICY}" for path in shown]
+    commands.append(f"{program} ledger fsck {data / 'log'} --policy {data / POLICY}")
     print(f"\nEverything is in {data}, {len(account.proofs)} kinds of proof in {data / 'proofs'}.", file=sys.stderr)
     print("Check it yourself, with nothing of this running:", file=sys.stderr)
     for command in commands:
         print(f"  {command}", file=sys.stderr)
     print(file=sys.stderr, flush=True)
+
+
+def _program() -> str:
+    """How this program is called from where the user is: by its name, if the shell would find it, or by its path."""
+    called = Path(sys.argv[0])
+    if shutil.which("vitalseal") or called.name != "vitalseal":
+        return "vitalseal"
+    here = Path.cwd()
+    return str(called.relative_to(here) if called.is_relative_to(here) else called)
 
 
 def _port(text: str) -> int:
