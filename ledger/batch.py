@@ -286,12 +286,18 @@ def parse_info(value: Value) -> BatchInfo:
     times = (_time(first, "first time"), _time(last, "last time"))
     if (times[0] is None) != (times[1] is None):
         raise MalformedError("batch info: one of first and last time is nil")
+    if times[0] is not None and times[1] is not None and times[0] > times[1]:
+        raise MalformedError("batch info: the first time is after the last")
+    if (times[0] is None) != (not described):
+        raise MalformedError("batch info: times without sources, or sources without times")
     if window is not None:
         low, high = canonical.fields(window, 2, "batch info window")
         window = (
             canonical.integer(low, "batch info: window start", MIN_INT64, MAX_INT64),
             canonical.integer(high, "batch info: window end", MIN_INT64, MAX_INT64),
         )
+        if window[0] > window[1]:
+            raise MalformedError("batch info: the window's start is after its end")
     return BatchInfo(
         canonical.binary(boot, "batch info: boot id", 16),
         canonical.integer(sealed, "batch info: sealed at", MIN_INT64, MAX_INT64),

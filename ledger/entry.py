@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from ledger import canonical
-from ledger.batch import MAX_ORIGIN, Header, check_origin
+from ledger.batch import Header, check_origin
 from ledger.canonical import Value
 from ledger.errors import MalformedError
-from ledger.keys import Signer, check_public_key, check_signature, key_id
+from ledger.keys import ED25519, Signer, check_public_key, check_signature, key_id
 
 MAX_ENTRY = 65_535  # tlog-tiles counts an entry's bytes in 16 bits
 MAX_HEADER = 1024 - 128  # so that a batch entry with its signature stays under 1 KB
@@ -83,7 +83,7 @@ class Enrolment:
         """
         statement = self.statement()
         check_signature(self.algorithm, self.public_key, self.device_signature, _DEVICE_LABEL + statement)
-        check_signature(1, self.registrar_key, self.registrar_signature, _REGISTRAR_LABEL + statement)
+        check_signature(ED25519, self.registrar_key, self.registrar_signature, _REGISTRAR_LABEL + statement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def _batch(value: Value) -> BatchEntry:
 
 def _key_event(value: Value) -> Entry:
     _, _, statement, device_signature, registrar_signature = canonical.fields(value, 5, "entry")
-    data = canonical.binary(statement, "entry: key event", 1, MAX_ORIGIN + 256)
+    data = canonical.binary(statement, "entry: key event", 1, MAX_ENTRY)
     event = canonical.decode(data, "key event")
     if type(event) is tuple and event and type(event[0]) is int and event[0] != ENROL:
         return UnknownEntry(KEY_EVENT, ENTRY_VERSION)
@@ -179,5 +179,5 @@ def _key_event(value: Value) -> Entry:
         canonical.binary(registrar_signature, "key event: registrar signature", 64),
     )
     check_public_key(enrolment.algorithm, enrolment.public_key)
-    check_public_key(1, enrolment.registrar_key)
+    check_public_key(ED25519, enrolment.registrar_key)
     return enrolment

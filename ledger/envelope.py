@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ledger import canonical
-from ledger.batch import SECRET_SIZE, BatchInfo, Header, SealedBatch, check_root, expand_salts, parse_info
+from ledger.batch import SECRET_SIZE, BatchInfo, Header, NoticeKind, SealedBatch, check_root, expand_salts, parse_info
 from ledger.canonical import Value
 from ledger.errors import MalformedError
 from ledger.reading import check_fields
@@ -64,6 +64,8 @@ def parse_envelope(data: bytes) -> Envelope:
         raise MalformedError("envelope: not as many readings as the header counts")
     for fields in readings:
         check_fields(fields)
+    if info.window_ns is not None and (header.notice is None or header.notice.kind != NoticeKind.GAP):
+        raise MalformedError("envelope: a window without a gap")
     _check_info(info, cast("tuple[tuple[Any, ...], ...]", readings))
     info_bytes = canonical.encode(info_fields)
     encoded = tuple(map(canonical.encode, readings))

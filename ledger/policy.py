@@ -147,6 +147,7 @@ class _Parser:
         self._logs: dict[bytes, tuple[VerifierKey, str | None]] = {}
         self._named: dict[str, Witness | Group] = {}
         self._witness_keys: set[bytes] = set()
+        self._pairs: set[tuple[str, bytes]] = set()
         self._members: set[str] = set()
         self._depths: dict[str, int] = {}
         self._quorum: tuple[Witness | Group | None] | None = None
@@ -176,6 +177,7 @@ class _Parser:
             raise MalformedError(f"{where}: a log's key is of type 0x01")
         if key.public_key in self._logs:
             raise MalformedError(f"{where}: the same log key twice")
+        self._take_pair(where, key)
         self._logs[key.public_key] = (key, url)
 
     def _witness(self, where: str, name: str, vkey: str, url: str | None) -> None:
@@ -185,6 +187,7 @@ class _Parser:
             raise MalformedError(f"{where}: a witness's key is of type 0x04")
         if key.public_key in self._witness_keys:
             raise MalformedError(f"{where}: the same witness key twice")
+        self._take_pair(where, key)
         self._witness_keys.add(key.public_key)
         self._named[name] = Witness(name, key, url)
 
@@ -210,6 +213,13 @@ class _Parser:
         if name != "none" and name not in self._named:
             raise MalformedError(f"{where}: {name[:40]!a} is not defined above")
         self._quorum = (self._named.get(name),)
+
+    def _take_pair(self, where: str, key: VerifierKey) -> None:
+        """Name and 32-bit id are all that a signature line tells of its key; two keys that share them are refused."""
+        pair = (key.name, key.id)
+        if pair in self._pairs:
+            raise MalformedError(f"{where}: another key has this name and id")
+        self._pairs.add(pair)
 
     def _define(self, where: str, name: str) -> None:
         if name in self._named or name == "none":

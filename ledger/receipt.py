@@ -41,6 +41,7 @@ class Reason(IntEnum):
     OUT_OF_ORDER = 8
     BROKEN_CHAIN = 9
     EQUIVOCATION = 10
+    WRONG_ANCHOR = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def parse_message(data: bytes) -> Message:
             return Reject(
                 place[0],
                 place[1],
-                canonical.uint(reason, "reject: reason", 0xFF),
+                canonical.integer(reason, "reject: reason", 1, 0xFF),
                 canonical.text(detail, "reject: detail", MAX_DETAIL),
             )
         case _:

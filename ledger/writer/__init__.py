@@ -2,7 +2,7 @@
 
     storage   what a log needs of a database and a disk: the one seam
     local     that seam on SQLite and a directory
-    edge_of   the right edge of the tile tree in memory: which tiles a longer log changes
+    tree      the right edge of the tile tree in memory: which tiles a longer log changes
     log       LogWriter: append, publish, and recovery by publishing
     payload   the private half of a batch, and the proof of one leaf of it
     create    a new log: key, database, policy files

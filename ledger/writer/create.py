@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ledger.batch import check_origin
 from ledger.note import NoteSigner
-from ledger.writer.local import PUBLIC, create_database
+from ledger.writer.local import DATABASE, PUBLIC, create_database, sync_directory
 from ledger.writer.storage import StorageError
 
 LOG_KEY = "keys/log.key"
@@ -27,13 +27,21 @@ def create_log(data: Path, origin: str) -> None:
         data.mkdir(parents=True, exist_ok=True)
         (data / "keys").mkdir(mode=0o700, exist_ok=True)
         (data / PUBLIC).mkdir(exist_ok=True)
-        create_database(data)
+        if (data / DATABASE).exists():
+            raise StorageError(f"{data / DATABASE}: there is a log already; nothing was changed")
         log = NoteSigner(origin, os.urandom(32))
         registrar = NoteSigner(f"{origin}/registrar", os.urandom(32))
-        _write_secret(data / LOG_KEY, log.skey())
-        _write_secret(data / REGISTRAR_KEY, registrar.skey())
-        (data / POLICY).write_text(f"log {log.verifier}\nquorum none\n", encoding="utf-8")
-        (data / TRUST).write_text(f"{registrar.verifier}\n", encoding="utf-8")
+        _write(data / LOG_KEY, log.skey(), 0o600)
+        _write(data / REGISTRAR_KEY, registrar.skey(), 0o600)
+        sync_directory(data / "keys")
+        _write(data / POLICY, f"log {log.verifier}\nquorum none", 0o644)
+        _write(data / TRUST, f"{registrar.verifier}", 0o644)
+        # Last, and at once: a database is what makes the directory a log, and no log is without its key.
+        create_database(data)
+    except FileExistsError as error:
+        raise StorageError(
+            f"{error.filename}: is there, but no log is; remove {data} if nothing in it is needed"
+        ) from None
     except OSError as error:
         raise StorageError(f"{error.filename or data}: {error.strerror or error}") from None
 
@@ -42,12 +50,14 @@ def load_signer(path: Path) -> NoteSigner:
     """The note key in `path`; raises StorageError if it cannot be read, MalformedError if it is not one."""
     try:
         return NoteSigner.parse(path.read_text(encoding="utf-8").rstrip("\n"))
+    except UnicodeDecodeError:
+        raise StorageError(f"{path}: not a key file") from None
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from None
 
 
-def _write_secret(path: Path, text: str) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+def _write(path: Path, text: str, mode: int) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()

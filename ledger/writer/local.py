@@ -24,6 +24,7 @@ from ledger.writer.storage import Place, Recorded, StorageError, Submission
 DATABASE = "sequencer.db"
 PUBLIC = "log"
 _STAGING = "staging"
+MAX_SQLITE = 2**63 - 1  # a larger number is in no column, so nothing is found for it
 _CHUNK = 1024  # entries fetched at a time: bounds memory, not meaning
 
 _SCHEMA = """
@@ -91,6 +92,8 @@ class LocalReader:
     def batches_since(self, key_id: bytes, index: int, limit: int) -> list[tuple[int, int, int]]:
         """A device's last batches at or after `index`."""
         query = "SELECT idx, epoch, seq FROM entries WHERE key_id = ? AND idx >= ? ORDER BY idx DESC LIMIT ?"
+        if index > MAX_SQLITE:
+            return []
         with self._read_lock, _fatal(self._data / DATABASE):
             rows = self._reading.execute(query, (key_id, index, limit)).fetchall()
         return rows[::-1]
@@ -112,7 +115,14 @@ class LocalReader:
         """The public file at `path`."""
         return read_file(self._public, path)
 
-    def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
+    def checkpoint_root(self, size: int) -> bytes | None:
+        """The root of the checkpoint that was recorded for `size`."""
+        row = self._row("SELECT root FROM checkpoints WHERE size = ?", size)
+        return row[0] if row else None
+
+    def _row(self, query: str, *values: bytes | int) -> tuple[Any, ...] | None:
+        if any(isinstance(value, int) and value > MAX_SQLITE for value in values):
+            return None
         with self._read_lock, _fatal(self._data / DATABASE):
             row: tuple[Any, ...] | None = self._reading.execute(query, values).fetchone()
         return row
@@ -130,10 +140,11 @@ class LocalStorage(LocalReader):
             )
         self._lock_file = _lock(data / "writer.lock")
         self._write_lock = threading.Lock()
+        self._failed = False
         self._writing = _connect(path)
         super().__init__(data)
-        self._size: int = self._writing.execute("SELECT coalesce(max(idx) + 1, 0) FROM entries").fetchone()[0]
         with _fatal(data):
+            self._size: int = self._writing.execute("SELECT coalesce(max(idx) + 1, 0) FROM entries").fetchone()[0]
             shutil.rmtree(data / _STAGING, ignore_errors=True)
             (data / _STAGING).mkdir()
             self._public.mkdir(exist_ok=True)
@@ -153,7 +164,7 @@ class LocalStorage(LocalReader):
                 place = (item.place.key_id, item.place.epoch, item.place.seq) if item.place else (None, None, None)
                 rows.append((index, _kind(item), item.entry, *place))
             payloads = [(at, item.payload) for at, item in enumerate(group, first) if item.payload is not None]
-            with _fatal(self._data / DATABASE), self._writing:
+            with self._durable(self._data / DATABASE), self._writing:
                 self._writing.execute("BEGIN")
                 self._writing.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
                 self._writing.executemany("INSERT INTO payloads VALUES (?, ?)", payloads)
@@ -167,7 +178,7 @@ class LocalStorage(LocalReader):
     def record(self, checkpoint: Recorded) -> None:
         """Compare-and-swap: only a checkpoint larger than every recorded one goes in."""
         values = (checkpoint.size, checkpoint.root, checkpoint.note, checkpoint.recorded_at_ns)
-        with self._write_lock, _fatal(self._data / DATABASE), self._writing:
+        with self._write_lock, self._durable(self._data / DATABASE), self._writing:
             self._writing.execute("BEGIN IMMEDIATE")
             done = self._writing.execute(
                 "INSERT INTO checkpoints SELECT ?, ?, ?, ? WHERE ? > (SELECT coalesce(max(size), -1) FROM checkpoints)",
@@ -178,7 +189,7 @@ class LocalStorage(LocalReader):
 
     def write(self, files: Iterable[tuple[str, bytes]]) -> None:
         """Stages, syncs, renames into place, then syncs each directory that changed, once."""
-        with _fatal(self._public):
+        with self._durable(self._public):
             staged = [(self._stage(number, data), path) for number, (path, data) in enumerate(files)]
             changed: set[Path] = set()
             for temporary, path in staged:
@@ -186,13 +197,28 @@ class LocalStorage(LocalReader):
                 changed.update(_make_parents(target.parent, self._public))
                 temporary.rename(target)
             for directory in changed:
-                _sync_directory(directory)
+                sync_directory(directory)
 
     def remove_partials(self, paths: Iterable[str]) -> None:
         """Removes `<path>.p` directories; a crash in between leaves files that are right and in nobody's way."""
         for path in paths:
-            with suppress(FileNotFoundError), _fatal(self._public):
+            with self._durable(self._public), suppress(FileNotFoundError):
                 shutil.rmtree(self._public / path)
+
+    @contextmanager
+    def _durable(self, where: Path) -> Iterator[None]:
+        """One write; after the first that failed nothing is written any more, by any thread.
+
+        What a failed fsync left on the disk nobody can say, so going on would build on it.
+        """
+        if self._failed:
+            raise StorageError(f"{where}: not written, because a write before it failed")
+        try:
+            with _fatal(where):
+                yield
+        except BaseException:
+            self._failed = True
+            raise
 
     def _stage(self, number: int, data: bytes) -> Path:
         path = self._data / _STAGING / str(number)
@@ -204,15 +230,20 @@ class LocalStorage(LocalReader):
 
 
 def create_database(data: Path) -> None:
-    """An empty sequencer database in `data`; raises StorageError if one is there."""
+    """An empty sequencer database in `data`, there whole or not at all; raises StorageError if one is there."""
     path = data / DATABASE
     if path.exists():
         raise StorageError(f"{path}: there is a log already; nothing was changed")
     with _fatal(path):
-        connection = _connect(path)
+        unfinished = data / f"{DATABASE}.new"
+        unfinished.unlink(missing_ok=True)
+        make_private(unfinished)
+        connection = sqlite3.connect(unfinished, isolation_level=None)
         connection.executescript(_SCHEMA)
         connection.close()
-        _sync_directory(data)
+        sync_file(unfinished)
+        unfinished.rename(path)
+        sync_directory(data)
 
 
 def open_database(data: Path) -> sqlite3.Connection:
@@ -234,14 +265,29 @@ def read_file(public: Path, path: str) -> bytes | None:
     """The file at `path` below the log directory `public`, or None."""
     try:
         return (public / path).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
+
+
+def list_files(public: Path) -> list[str]:
+    """Every file below the log directory `public`; what a writer removes meanwhile is not missed."""
+    return [
+        (Path(folder) / name).relative_to(public).as_posix() for folder, _, names in os.walk(public) for name in names
+    ]
+
+
+def make_private(path: Path) -> None:
+    """`path` exists afterwards, readable by its owner only; SQLite gives its -wal and -shm the same mode."""
+    with _fatal(path):
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        path.chmod(0o600)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     with _fatal(path):
-        connection.execute("PRAGMA journal_mode = WAL")
+        if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise StorageError(f"{path}: this file system does not let SQLite keep a write-ahead log")
         connection.execute("PRAGMA synchronous = FULL")
     return connection
 
@@ -261,7 +307,14 @@ def _make_parents(directory: Path, root: Path) -> list[Path]:
     return changed
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_file(path: Path) -> None:
+    """What was written to `path` is durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_directory(directory: Path) -> None:
+    """Names that appeared in `directory` are durable."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -12,14 +12,13 @@ Start-up does nothing else than step 4 for the recorded checkpoint, then `publis
 """
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 
 from ledger import merkle
 from ledger.checkpoint import Checkpoint, parse_checkpoint
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, VerificationError
 from ledger.fsck import CHECKPOINT_PATH
 from ledger.note import NoteSigner, parse_note, verify_note
-from ledger.tiles import TileReader
+from ledger.tiles import TILE_WIDTH, TileReader
 from ledger.writer.storage import Recorded, Storage, StorageError, Submission
 from ledger.writer.tree import Edge, full_between
 
@@ -30,7 +29,7 @@ _PORTION = 16 * 256
 class LogWriter:
     """The one writer of one log.
 
-    `append` and `publish` may be called from two threads; each from one only.
+    `append` may be called from any thread, `publish` from one.
     """
 
     def __init__(self, storage: Storage, signer: NoteSigner, now_ns: Callable[[], int]) -> None:
@@ -107,15 +106,16 @@ class LogWriter:
                 f"the published checkpoint of size {published.size} is ahead of the database at {recorded.size}: "
                 "the database is an old copy, and going on would fork the log"
             )
-        self._edge = self._restore_edge(recorded)
-        reader = TileReader(self._storage.read, recorded.size, recorded.root)
         try:
-            before = merkle.root_at(published.size, reader.hash_at)
-        except LedgerError as error:
-            raise StorageError(f"the public tree is damaged: {error}") from None
+            self._edge = self._restore_edge(recorded)
+            before = self._root_of(published.size, recorded)
+        except LedgerError:
+            # The public tree is derived: damaged or gone, it is made again from the database.
+            self._edge = self._rebuild(recorded)
+            before = self._root_of(published.size, recorded)
         if before != published.root:
             raise StorageError(f"the published checkpoint of size {published.size} has not this log's root")
-        self._storage.write([(CHECKPOINT_PATH, recorded.note)])
+        self._storage.write([*self._edge.partials(), (CHECKPOINT_PATH, recorded.note)])
         return recorded
 
     def _check_recorded(self, recorded: Recorded) -> None:
@@ -135,19 +135,28 @@ class LogWriter:
             raise StorageError("the clock is behind the last checkpoint: set it right, then start again")
 
     def _restore_edge(self, recorded: Recorded) -> Edge:
-        """The edge at the recorded size; partial tiles that are gone or wrong are made again from the database."""
-        try:
-            edge = Edge.restore(self._storage.read, recorded.size)
-            if edge.root() == recorded.root:
-                return edge
-        except (LedgerError, KeyError):
-            pass
+        """The edge at the recorded size from the public tree; raises LedgerError if that is not this log's."""
+        last_bundle = recorded.size - recorded.size % TILE_WIDTH
+        entries = self._storage.entries(last_bundle, recorded.size)
+        edge = Edge.restore(self._storage.read, recorded.size, entries)
+        if edge.root() != recorded.root:
+            raise VerificationError("the partial tiles do not lead to the recorded root")
+        return edge
+
+    def _rebuild(self, recorded: Recorded) -> Edge:
+        """The edge at the recorded size, and every tile below it written, from the database."""
         edge = Edge()
-        files = edge.grow(self._storage.entries(0, recorded.size))
+        for start in range(0, recorded.size, _PORTION):
+            entries = self._storage.entries(start, min(start + _PORTION, recorded.size))
+            self._storage.write(edge.grow(entries))
+        self._storage.write(edge.partials())
         if edge.root() != recorded.root:
             raise StorageError(f"the entries do not lead to the recorded root of size {recorded.size}")
-        self._storage.write(chain(files, edge.partials()))
         return edge
+
+    def _root_of(self, size: int, recorded: Recorded) -> bytes:
+        reader = TileReader(self._storage.read, recorded.size, recorded.root)
+        return merkle.root_at(size, reader.hash_at)
 
     def _published(self) -> Checkpoint:
         data = self._storage.read(CHECKPOINT_PATH)

@@ -77,6 +77,10 @@ class Storage(Protocol):
         """Index and bytes of every key event, in log order."""
         ...
 
+    def checkpoint_root(self, size: int) -> bytes | None:
+        """The root of the checkpoint that was recorded for `size`, None if none was."""
+        ...
+
     def recorded(self) -> Recorded | None:
         """The newest recorded checkpoint."""
         ...

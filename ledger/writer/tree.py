@@ -7,6 +7,7 @@ new; `restore` reads the edge of a published tree back. Nothing here does I/O bu
 from collections.abc import Iterable
 
 from ledger import merkle
+from ledger.errors import VerificationError
 from ledger.tiles import (
     ENTRIES,
     TILE_HEIGHT,
@@ -15,8 +16,8 @@ from ledger.tiles import (
     Tile,
     format_bundle,
     format_tile,
-    parse_bundle,
     parse_tile,
+    read_tile,
     tile_at,
 )
 
@@ -32,24 +33,28 @@ class Edge:
         self._hashes: list[list[bytes]] = [[]]
 
     @classmethod
-    def restore(cls, fetch: Fetch, size: int) -> "Edge":
-        """The edge of the tree of `size` entries, from its partial tiles; raises MalformedError or KeyError.
+    def restore(cls, fetch: Fetch, size: int, entries: Iterable[bytes]) -> "Edge":
+        """The edge of the tree of `size` entries, from its partial tiles and the `entries` of its last bundle.
 
-        What was read is not trusted: the caller compares `root()` with the recorded one.
+        The entries come from the database: bytes from the public tree must not find their way back into it. What
+        the tiles say is not trusted either: the caller compares `root()` with the recorded one.
+
+        Raises:
+            LedgerError: a partial tile is missing, malformed, or not that of the entries.
         """
         edge = cls()
         edge.size = size
+        edge._entries = list(entries)
         level = 0
         while (count := size >> (TILE_HEIGHT * level)) or level == 0:
             if level == len(edge._hashes):
                 edge._hashes.append([])
             if count % TILE_WIDTH:
                 tile = tile_at(level, count // TILE_WIDTH, size)
-                edge._hashes[level] = parse_tile(_required(fetch, tile), tile)
+                edge._hashes[level] = parse_tile(read_tile(fetch, tile), tile)
             level += 1
-        if size % TILE_WIDTH:
-            bundle = tile_at(ENTRIES, size // TILE_WIDTH, size)
-            edge._entries = parse_bundle(_required(fetch, bundle), bundle)
+        if [merkle.hash_leaf(entry) for entry in edge._entries] != edge._hashes[0]:
+            raise VerificationError(f"the last tile of a tree of {size} is not that of its entries")
         return edge
 
     def grow(self, entries: Iterable[bytes]) -> list[File]:
@@ -109,10 +114,3 @@ def full_between(old: int, new: int) -> list[Tile]:
         if was % TILE_WIDTH and now // TILE_WIDTH > was // TILE_WIDTH:
             tiles.append(Tile(level, was // TILE_WIDTH))
     return tiles
-
-
-def _required(fetch: Fetch, tile: Tile) -> bytes:
-    data = fetch(tile.path)
-    if data is None:
-        raise KeyError(tile.path)
-    return data
