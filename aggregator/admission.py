@@ -12,13 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ledger.batch import Header, check_header_signature, check_succession, header_hash
+from ledger.batch import Anchor, Header, check_header_signature, check_succession, header_hash
 from ledger.entry import MAX_HEADER, BatchEntry, parse_entry
 from ledger.envelope import MAX_ENVELOPE, Envelope, parse_envelope
 from ledger.errors import LedgerError, MalformedError, VerificationError
 from ledger.receipt import MAX_DETAIL, Reason
 from ledger.writer.payload import format_payload
 from ledger.writer.storage import Place, Storage, Submission
+
+MAX_ANCHORS = 1024  # remembered answers; devices of one log are anchored to its last few checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A batch to append; `sealed_at_ns` is the gateway's clock, `readings` the header's count."""
+    """A batch to append; `sealed_at_ns` is by the gateway's clock."""
 
     submission: Submission
     header: Header
@@ -75,6 +77,7 @@ class Admission:
         self._origin = origin
         self._storage = storage
         self._find_key = find_key
+        self._anchors: dict[Anchor, bool] = {}
         self._heads: dict[bytes, Head | None] = {}
         # Batches of the group that is being made up: not in the storage yet, but next in their chains.
         self._pending: dict[Place, bytes] = {}
@@ -111,7 +114,7 @@ class Admission:
     ) -> tuple[Reason, str] | None:
         header = envelope.header
         if header.origin != self._origin:
-            return Reason.WRONG_ORIGIN, f"sealed for {header.origin[:80]}, this log is {self._origin}"
+            return Reason.WRONG_ORIGIN, f"sealed for {header.origin[:80]}, this is another log"
         if len(envelope.header_bytes) > MAX_HEADER:
             return Reason.MALFORMED, "header: too large for a log entry"
         key = self._find_key(header.key_id)
@@ -154,11 +157,23 @@ class Admission:
             check_succession(header, head)
         except VerificationError as error:
             return Rejected(Reason.BROKEN_CHAIN, _short(error), header.epoch, header.seq)
+        if header.anchor is not None and not self._is_ours(header.anchor):
+            # Either the device invents it, or this log has forgotten a checkpoint that it signed: see the warning.
+            detail = f"its checkpoint of size {header.anchor.size} is not one of this log"
+            return Rejected(Reason.WRONG_ANCHOR, detail, header.epoch, header.seq)
         entry = BatchEntry(envelope.header_bytes, envelope.signature).encode()
         payload = format_payload(envelope.salts, envelope.bodies)
         self._heads[header.key_id] = (header.epoch, header.seq, header_hash(envelope.header_bytes))
         self._pending[place] = envelope.header_bytes
         return Admitted(Submission(entry, place, payload), header, envelope.info.sealed_at_ns)
+
+    def _is_ours(self, anchor: Anchor) -> bool:
+        """A device can have verified only what was signed and recorded; `fsck` and auditors ask the same."""
+        if anchor not in self._anchors:
+            self._anchors[anchor] = self._storage.checkpoint_root(anchor.size) == anchor.root
+            if len(self._anchors) > MAX_ANCHORS:
+                self._anchors.pop(next(iter(self._anchors)))
+        return self._anchors[anchor]
 
     def _head(self, key_id: bytes) -> Head | None:
         if key_id not in self._heads:

@@ -30,6 +30,7 @@ from vitalseal.errors import UserError
 logger = logging.getLogger(__name__)
 
 STALE_AFTER_S = 5.0
+MAX_PATIENT = 200
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -129,6 +130,8 @@ def _assign(args: argparse.Namespace) -> int:
 
 def _assign_in(registry: Registry, args: argparse.Namespace) -> int:
     if args.source is None:
+        if args.start or args.end or args.correct is not None or args.reason:
+            raise UserError("assign: SOURCE, PATIENT and --from belong together (alone, `assign` lists the records)")
         for item in registry.assignments():
             end = "further notice" if item.to_ns is None else format_time(item.to_ns)
             span = f"{format_time(item.from_ns)} to {end}"
@@ -140,6 +143,10 @@ def _assign_in(registry: Registry, args: argparse.Namespace) -> int:
         raise UserError("assign: SOURCE, PATIENT and --from belong together (alone, `assign` lists the records)")
     if (args.correct is None) != (args.reason is None):
         raise UserError("assign: --correct and --reason belong together")
+    if not args.patient.isprintable() or not 1 <= len(args.patient) <= MAX_PATIENT:
+        raise UserError(f"PATIENT: not 1 to {MAX_PATIENT} printable characters")
+    if args.correct is not None and not 0 < args.correct < 2**63:
+        raise UserError(f"--correct {args.correct}: no standing assignment of this source has that id")
     number = registry.assign(
         _source(args.source),
         args.patient,
@@ -166,7 +173,7 @@ def _source(text: str) -> bytes:
     except ValueError:
         source = b""
     if not 1 <= len(source) <= 16:
-        raise UserError(f"SOURCE {text!r}: not 1 to 16 bytes in hex, as in `vitalseal edge status`")
+        raise UserError(f"SOURCE {text!r}: not 1 to 16 bytes in hex; a source's id stands in its gateway's edge.toml")
     return source
 
 
@@ -177,6 +184,8 @@ def _parse_time(text: str, option: str) -> int:
         raise UserError(f"{option} {text!r}: not a time such as 2026-11-21T08:00:00Z") from None
     if at.tzinfo is None:
         raise UserError(f"{option} {text!r}: has no zone; end it in Z or +01:00")
+    if not 1900 <= at.year < 2262:
+        raise UserError(f"{option} {text!r}: not between 1900 and 2262; leave --to out for an open end")
     return int(at.timestamp()) * 10**9 + at.microsecond * 1000
 
 

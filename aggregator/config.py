@@ -36,5 +36,5 @@ class AggregatorConfig:
     """Seconds between checkpoints while entries arrive; at least 0.1."""
 
     def __post_init__(self) -> None:
-        if self.interval_s < 0.1:
-            raise ValueError(f"interval_s: {self.interval_s} is below 0.1 s")
+        if not 0.1 <= self.interval_s <= 3600:
+            raise ValueError(f"interval_s: {self.interval_s} is not from 0.1 to 3600 s")

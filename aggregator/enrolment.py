@@ -11,7 +11,7 @@ from pathlib import Path
 from aggregator.admission import Key
 from aggregator.registry import Registry
 from ledger.entry import Enrolment, parse_entry
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, MalformedError
 from ledger.policy import parse_trust
 from ledger.writer.create import TRUST
 from ledger.writer.log import LogWriter
@@ -26,18 +26,22 @@ SUFFIX = ".enrol"
 
 
 class Keys:
-    """The enrolled keys. `find` may be called from any thread; `scan` from one, which owns the registry."""
+    """The enrolled keys. `scan` is called from one thread, which owns the registry; the rest from any."""
 
     def __init__(self, data: Path, writer: LogWriter, storage: Storage, registry: Registry) -> None:
         self._folder = data / FOLDER
         self._writer = writer
         self._registry = registry
-        self._registrars = frozenset(key.public_key for key in parse_trust((data / TRUST).read_bytes()))
+        try:
+            trust = parse_trust((data / TRUST).read_bytes())
+        except MalformedError as error:
+            raise UserError(f"{data / TRUST}: {error}") from None
+        self._registrars = frozenset(key.public_key for key in trust)
         self._logged = {
             entry.key_id for _, body in storage.key_events() if isinstance(entry := parse_entry(body), Enrolment)
         }
         self._keys = {key_id: key for key_id, key in registry.keys().items() if key_id in self._logged}
-        self._seen: set[tuple[str, int]] = set()  # file name and time: a replaced file is read again
+        self._seen: set[tuple[str, int, int]] = set()  # file name and time: a replaced file is read again
         self.scan()
 
     def __len__(self) -> int:
@@ -49,7 +53,7 @@ class Keys:
 
     def of(self, device: str) -> list[bytes]:
         """The ids of `device`'s keys."""
-        return [key_id for key_id, key in self._keys.items() if key.device == device]
+        return [key_id for key_id, key in list(self._keys.items()) if key.device == device]
 
     def scan(self) -> None:
         """Takes in what is new in the folder; a file that is no good is named in the log once and left there."""
@@ -57,7 +61,8 @@ class Keys:
             return
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             try:
-                seen = (path.name, path.stat().st_mtime_ns)
+                state = path.stat()
+                seen = (path.name, state.st_mtime_ns, state.st_ctime_ns)
                 if seen in self._seen:
                     continue
                 self._seen.add(seen)
@@ -81,6 +86,9 @@ class Keys:
             logger.info("enrolled %s, key %s, as entry %d", device, key_id.hex()[:16], index)
         # A crash between the append and this line is healed here: the file is still in the folder.
         key = Key(device, enrolment.algorithm, enrolment.public_key)
-        if self._keys.get(key_id) != key:
+        known = self._keys.get(key_id)
+        if known is not None and known.device != device:
+            raise UserError(f"its key is that of {known.device}; a device keeps its name")
+        if known is None:
             self._registry.add_device(key_id, key)
             self._keys[key_id] = key

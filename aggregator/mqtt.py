@@ -8,6 +8,7 @@ acknowledged by hand, after the durable commit; until then the broker holds them
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,6 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from aggregator.config import BrokerConfig
+from ledger.envelope import MAX_ENVELOPE
 from vitalseal import topics
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,8 @@ SESSION_EXPIRY_S = 86_400  # how long the broker keeps messages for an aggregato
 KEEPALIVE_S = 30
 ANSWER_WITHIN_S = 3.0  # for the broker to accept a connection
 MAX_BACKOFF_S = 30.0
+STEADY_S = 10.0  # a connection that lasts this long was a good one
+MAX_PAYLOAD = MAX_ENVELOPE + 1  # what is larger is rejected for its size, whatever the rest says
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,6 @@ class BrokerConnection:
         self._handle = handle
         self._versions = ["5", "3.1.1"] if config.protocol == "auto" else [config.protocol]
         self._closing = threading.Event()
-        self._changed = threading.Event()  # the current connection was accepted, refused or lost
         self._client: paho.Client | None = None
         self._refusal = ""
         self._supervisor = threading.Thread(target=self._supervise, name="mqtt", daemon=True)
@@ -64,7 +67,8 @@ class BrokerConnection:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._changed.set()
+        if self._client is not None:
+            self._client.disconnect()
         self._supervisor.join()
 
     @property
@@ -80,23 +84,23 @@ class BrokerConnection:
 
     def _supervise(self) -> None:
         failures = 0
+        told = False
         while not self._closing.is_set():
-            try:
-                was_connected = self._one_connection()
-            except OSError as error:
-                was_connected = False
-                self._refusal = f"cannot be reached: {error.strerror or error}"
+            started = time.monotonic()
+            refusal = self._one_connection()
             if self._closing.is_set():
                 return
-            if was_connected or failures == 0:
-                logger.warning("broker %s:%s %s; trying again", self._config.host, self._config.port, self._refusal)
-            failures = 0 if was_connected else failures + 1
-            # Full jitter, so that a fleet does not come back in step; at once after a connection that had worked.
+            if time.monotonic() - started >= STEADY_S:
+                failures, told = 0, False
+            if not told:
+                logger.warning("broker %s:%s %s; trying again", self._config.host, self._config.port, refusal)
+                told = True
+            # Full jitter, so that a fleet does not come back in step; the first time at once.
             self._closing.wait(random.uniform(0, min(MAX_BACKOFF_S, 2.0**failures - 1)))  # noqa: S311 - not a secret
+            failures += 1
 
-    def _one_connection(self) -> bool:
-        """Connects, serves until the connection is lost or we close; whether it had been accepted."""
-        self._changed.clear()
+    def _one_connection(self) -> str:
+        """Connects and serves, in this thread, until the connection is over; why it is, in words."""
         self._refusal = "did not answer"
         self._client = client = self._make_client()
         options: dict[str, Any] = {}
@@ -104,26 +108,28 @@ class BrokerConnection:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
             properties.SessionExpiryInterval = SESSION_EXPIRY_S
             options = {"clean_start": False, "properties": properties}
-        client.connect(self._config.host, self._config.port, KEEPALIVE_S, **options)
-        client.loop_start()
-        self._changed.wait(ANSWER_WITHIN_S)
-        accepted = self.connected.is_set()
-        if accepted:
-            self._lost().wait()
+        unanswered = threading.Timer(ANSWER_WITHIN_S, self._give_up, (client,))
+        try:
+            client.connect(self._config.host, self._config.port, KEEPALIVE_S, **options)
+            unanswered.start()
+            client.loop_forever()
+        except OSError as error:
+            self._refusal = f"cannot be reached: {error.strerror or error}"
+        except Exception as error:  # noqa: BLE001 - whatever paho makes of a broker's bytes ends this connection only
+            self._refusal = f"sent what paho cannot read: {error!r}"
+        finally:
+            unanswered.cancel()
+            accepted = self.connected.is_set()
             self.connected.clear()
-        elif not self._closing.is_set():
-            # A broker without MQTT 5 refuses it, drops the connection, or (amqtt) says nothing at all.
+            client.disconnect()
+        if not accepted:
             self._versions.reverse()
-        client.disconnect()
-        client.loop_stop()
-        return accepted
+        return self._refusal
 
-    def _lost(self) -> threading.Event:
-        """Set again when the accepted connection is over, or we close."""
-        self._changed.clear()
-        if self._closing.is_set() or not self.connected.is_set():
-            self._changed.set()
-        return self._changed
+    def _give_up(self, client: paho.Client) -> None:
+        """A broker without MQTT 5 refuses it, drops the connection, or (amqtt) says nothing at all."""
+        if not self.connected.is_set():
+            client.disconnect()
 
     def _make_client(self) -> paho.Client:
         five = self.version == "5"
@@ -136,6 +142,7 @@ class BrokerConnection:
             reconnect_on_failure=False,
         )
         client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         # Receipts to many devices at once must not wait for each other's acknowledgement.
@@ -145,19 +152,21 @@ class BrokerConnection:
     def _on_connect(self, client: paho.Client, _data: object, _flags: object, reason: Any, _props: object) -> None:
         if reason.is_failure:
             self._refusal = f"refuses the connection: {reason}"
-        else:
-            # Subscribing at every connect costs nothing and heals a session that the broker lost.
-            client.subscribe([(topics.BATCHES, 1), (topics.STATUSES, 1)])
-            self.connected.set()
-            logger.info("connected to broker %s:%s, MQTT %s", self._config.host, self._config.port, self.version)
-        self._changed.set()
+            return
+        self._refusal = "closed the connection"
+        # Subscribing at every connect costs nothing and heals a session that the broker lost.
+        client.subscribe([(topics.BATCHES, 1), (topics.STATUSES, 1)])
 
-    def _on_disconnect(self, client: paho.Client, _data: object, _flags: object, reason: Any, _props: object) -> None:
-        if client is self._client:
-            if self.connected.is_set():
-                self._refusal = f"connection lost: {reason}"
-            self.connected.clear()
-            self._changed.set()
+    def _on_subscribe(self, client: paho.Client, _data: object, _mid: int, _reasons: Any, _props: object) -> None:
+        """Only now do we hear devices, so only now are we connected."""
+        self.connected.set()
+        logger.info("connected to broker %s:%s, MQTT %s", self._config.host, self._config.port, self.version)
+        if self._closing.is_set():
+            client.disconnect()
+
+    def _on_disconnect(self, _client: object, _data: object, _flags: object, reason: Any, _props: object) -> None:
+        if self.connected.is_set():
+            self._refusal = f"connection lost: {reason}"
 
     def _on_message(self, client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         device = topics.device_of(message.topic)
@@ -166,7 +175,8 @@ class BrokerConnection:
             return
         kind = message.topic.rpartition("/")[2]
         mid, qos = message.mid, message.qos
-        self._handle(Message(device, kind, bytes(message.payload), lambda: _acknowledge(client, mid, qos)))
+        payload = bytes(message.payload[:MAX_PAYLOAD])
+        self._handle(Message(device, kind, payload, lambda: _acknowledge(client, mid, qos)))
 
 
 def _acknowledge(client: paho.Client, mid: int, qos: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from aggregator.admission import Key
 from ledger import canonical
 from ledger.entry import Commitment, commit_assignment
+from ledger.writer.local import make_private
 from vitalseal.errors import UserError
 
 DATABASE = "registry.db"
@@ -57,6 +58,7 @@ class Registry:
 
     def __init__(self, data: Path) -> None:
         self._path = data / DATABASE
+        make_private(self._path)
         with self._told():
             self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -77,7 +79,8 @@ class Registry:
 
     def keys(self) -> dict[bytes, Key]:
         """Devices and their keys, by key id."""
-        rows = self._db.execute("SELECT key_id, device, algorithm, public_key FROM devices")
+        with self._told():
+            rows = self._db.execute("SELECT key_id, device, algorithm, public_key FROM devices").fetchall()
         return {key_id: Key(*rest) for key_id, *rest in rows}
 
     def assign(
@@ -121,11 +124,14 @@ class Registry:
 
     def assignments(self) -> list[Assignment]:
         """Every assignment ever recorded, superseded ones included, oldest first."""
-        return [Assignment(*row) for row in self._db.execute(f"SELECT {_COLUMNS} FROM assignments ORDER BY id")]  # noqa: S608 - a constant
+        with self._told():
+            return [Assignment(*row) for row in self._db.execute(f"SELECT {_COLUMNS} FROM assignments ORDER BY id")]  # noqa: S608 - a constant
 
     def uncommitted(self) -> list[tuple[int, Commitment]]:
         """Id and commitment of every assignment that is not on the log yet."""
-        rows = self._db.execute("SELECT id, salt, statement FROM assignments WHERE log_index IS NULL ORDER BY id")
+        query = "SELECT id, salt, statement FROM assignments WHERE log_index IS NULL ORDER BY id"
+        with self._told():
+            rows = self._db.execute(query).fetchall()
         return [(number, commit_assignment(salt, statement)) for number, salt, statement in rows]
 
     def mark_committed(self, number: int, log_index: int) -> None:

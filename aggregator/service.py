@@ -23,14 +23,14 @@ from aggregator.outgoing import RECENT, Outgoing, Owed
 from aggregator.registry import Registry
 from aggregator.status import write_status
 from ledger.errors import LedgerError
-from ledger.receipt import Reject, Stored, parse_status
+from ledger.receipt import Reason, Reject, Stored, parse_status
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import Submission
 
 logger = logging.getLogger(__name__)
 
-QUEUE_LIMIT = 1024  # messages between network and ingest; at 256 KB each the most this can hold is 256 MB
+QUEUE_LIMIT = 1024  # messages between network and ingest; `mqtt` cuts each at 256 KB, so at most 256 MB
 GROUP_LIMIT = 256  # batches in one commit: an fsync for each would be the bottleneck
 TAKE_TIMEOUT_S = 0.2  # how soon an idle thread sees that it is to stop
 
@@ -89,7 +89,8 @@ class Service:
             return
 
     def _ingest(self) -> None:
-        while not (self._stopping.is_set() and self._queue.empty()):
+        # After a failure nothing more is taken on: what is queued is not acknowledged, so it comes again.
+        while not (self._stopping.is_set() and (self._failure or self._queue.empty())):
             if group := self._take_group():
                 self._process(group)
 
@@ -129,8 +130,15 @@ class Service:
     def _answer(self, device: str, decision: Repeated | Rejected) -> Stored | Reject | None:
         """What the device is told at once; nothing where another message of the same group will tell it."""
         if isinstance(decision, Rejected):
-            if self._meter.may_tell(device, decision.reason, time.monotonic()):
-                logger.warning("batch of %s rejected: %s: %s", device, decision.reason.name.lower(), decision.detail)
+            known = device if self._keys.of(device) else "an unknown device"
+            if self._meter.may_tell(known, decision.reason, time.monotonic()):
+                logger.warning("batch of %s rejected: %s: %s", known, decision.reason.name.lower(), decision.detail)
+                if decision.reason is Reason.WRONG_ANCHOR:
+                    logger.critical(
+                        "%s has verified a checkpoint that this log does not know: if that is so for others too, this "
+                        "log was restored from an old copy and is forking; stop it",
+                        known,
+                    )
             return Reject(decision.epoch, decision.seq, decision.reason, decision.detail)
         if decision.index is None:
             return None
@@ -157,6 +165,8 @@ class Service:
         except LedgerError as error:
             logger.warning("status of %s is not one: %s", message.device, error)
             return
+        if not self._keys.of(message.device):
+            return  # anyone may publish under a name; only devices with an enrolled key take up memory here
         with self._lock:
             self._meter.heard(message.device, online=status.online)
             if status.online:

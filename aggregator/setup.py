@@ -1,5 +1,6 @@
 """What `vitalseal aggregator init` makes: a log with its keys, an empty registry, a configuration."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -17,18 +18,23 @@ def initialise(
     config: Path, data: Path, origin: str, broker_host: str, broker_port: int, broker_protocol: str = "auto"
 ) -> None:
     """Makes `data` a log named `origin` and writes `config`; raises UserError if either is there already."""
+    if not 0 < broker_port < 65536:
+        raise UserError(f"broker port {broker_port}: not a TCP port")
     if config.exists():
         raise UserError(f"{config}: is there already; nothing was changed")
     try:
         create_log(data, origin)
         (data / FOLDER).mkdir(exist_ok=True)
         Registry(data).close()
+        client_id = f"vitalseal-{hashlib.sha256(origin.encode()).hexdigest()[:12]}"
         config.parent.mkdir(parents=True, exist_ok=True)
         # JSON strings are TOML basic strings.
         config.write_text(
             f"data = {json.dumps(str(data.resolve()))}\ninterval_s = 1.0\n\n"
             f"[broker]\nhost = {json.dumps(broker_host)}\nport = {broker_port}\n"
-            f"protocol = {json.dumps(broker_protocol)}\n",
+            f"protocol = {json.dumps(broker_protocol)}\n"
+            # Two aggregators with one client id would throw each other off a broker that they share.
+            f"client_id = {json.dumps(client_id)}\n",
             encoding="utf-8",
         )
     except (StorageError, MalformedError) as error:

@@ -2,21 +2,25 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ledger.batch import LEAVES_PER_BATCH, Header
 from ledger.entry import BatchEntry, Enrolment, parse_entry
 from ledger.errors import LedgerError, MalformedError, VerificationError
 from ledger.fsck import CHECKPOINT_PATH, LogReport, Progress, fsck, open_log
-from ledger.policy import Policy, parse_policy
+from ledger.policy import MAX_POLICY, Policy, parse_policy, parse_trust
 from ledger.proof import ReadingProof
 from ledger.reading import Reading
 from ledger.writer.create import POLICY
-from ledger.writer.local import LocalReader, read_file
+from ledger.writer.local import LocalReader, list_files, read_file
 from ledger.writer.payload import Leaf, parse_payload, prove_leaf, prove_reading
 from ledger.writer.storage import Place, StorageError
 
 OK, UNPROVEN, WRONG = 0, 1, 2
+
+T = TypeVar("T")
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +36,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         "directory", type=Path, metavar="DIR", help="the log's public directory (with `checkpoint` in it)"
     )
     check.add_argument("--policy", type=Path, required=True, help="tlog-policy that the checkpoint must satisfy")
+    check.add_argument("--trust", type=Path, help="vkeys of the registrars whose enrolments count (without: any)")
     check.set_defaults(run=_fsck)
     proof = commands.add_parser(
         "proof",
@@ -46,7 +51,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     place.add_argument("--index", type=int, metavar="N", help="index of the batch in the log")
     place.add_argument("--device", metavar="KEYID", help="device key id in hex, or its beginning; with --seq")
     proof.add_argument("--seq", type=int, metavar="N", help="the batch's sequence number")
-    proof.add_argument("--epoch", type=int, default=0, metavar="N", help="the batch's epoch (%(default)s)")
+    proof.add_argument("--epoch", type=int, metavar="N", help="the batch's epoch (0)")
     proof.add_argument("--leaf", type=int, metavar="N", help="1 to count: a reading; 0: the batch info")
     proof.add_argument(
         "-o", "--output", type=Path, metavar="PATH", help="file, or directory for several (default: stdout)"
@@ -59,14 +64,17 @@ def _fsck(args: argparse.Namespace) -> int:
     if not public.is_dir():
         return _fail(f"{public}: is not a directory", WRONG)
     try:
-        policy = parse_policy(_bytes(args.policy))
-        paths = [path.relative_to(public).as_posix() for path in public.rglob("*") if path.is_file()]
+        policy = _parsed(args.policy, parse_policy)
+        trust = None if args.trust is None else _parsed(args.trust, parse_trust)
+        paths = list_files(public)
     except (MalformedError, OSError) as error:
         return _fail(error, WRONG)
     try:
-        report = fsck(lambda path: read_file(public, path), policy, paths=paths, progress=_progress())
+        report = fsck(lambda path: read_file(public, path), policy, trust=trust, paths=paths, progress=_progress())
     except LedgerError as error:
         return _fail(f"{public}: {error}", UNPROVEN)
+    except OSError as error:
+        return _fail(error, WRONG)
     _show(report)
     return OK
 
@@ -88,7 +96,7 @@ def _show(report: LogReport) -> None:
 def _proof(args: argparse.Namespace) -> int:
     try:
         with LocalReader(args.data) as log:
-            policy = parse_policy(_bytes(args.data / POLICY))
+            policy = _parsed(args.data / POLICY, parse_policy)
             index = _index(args, log)
             leaf = args.ref % LEAVES_PER_BATCH if args.ref is not None else args.leaf
             proofs = _prove(log, policy, index, leaf)
@@ -98,12 +106,16 @@ def _proof(args: argparse.Namespace) -> int:
         return _fail(error, UNPROVEN)
     try:
         _write(proofs, args.output)
-    except OSError as error:
+    except (MalformedError, OSError) as error:
         return _fail(error, WRONG)
     return OK
 
 
 def _index(args: argparse.Namespace, log: LocalReader) -> int:
+    if args.ref is not None and args.leaf is not None:
+        raise MalformedError("--ref names a leaf already; leave --leaf out")
+    if args.device is None and (args.seq is not None or args.epoch is not None):
+        raise MalformedError("--seq and --epoch go with --device")
     if args.ref is not None:
         return int(args.ref) // LEAVES_PER_BATCH
     if args.index is not None:
@@ -112,12 +124,13 @@ def _index(args: argparse.Namespace, log: LocalReader) -> int:
         raise MalformedError("--device needs --seq, the batch's sequence number")
     events = (parse_entry(data) for _, data in log.key_events())
     keys = [event.key_id for event in events if isinstance(event, Enrolment)]
-    named = [key for key in keys if key.hex().startswith(args.device.lower())]
+    named = [key for key in keys if args.device and key.hex().startswith(args.device.lower())]
     if len(named) != 1:
         raise MalformedError(f"--device {args.device}: {len(named)} enrolled keys begin so, where one is wanted")
-    found = log.find(Place(named[0], args.epoch, args.seq))
+    epoch = args.epoch or 0
+    found = log.find(Place(named[0], epoch, args.seq))
     if found is None:
-        raise MalformedError(f"no batch with epoch {args.epoch} seq {args.seq} by key {named[0].hex()[:16]}")
+        raise MalformedError(f"no batch with epoch {epoch} seq {args.seq} by key {named[0].hex()[:16]}")
     return found[0]
 
 
@@ -149,18 +162,32 @@ def _prove(log: LocalReader, policy: Policy, index: int, leaf: int | None) -> li
 
 def _write(proofs: list[ReadingProof], output: Path | None) -> None:
     if output is None:
-        for proof in proofs:
-            sys.stdout.write(proof.encode().decode())
+        if len(proofs) > 1:
+            raise MalformedError(
+                f"{len(proofs)} readings make {len(proofs)} files: name a directory with -o, or a --leaf"
+            )
+        sys.stdout.write(proofs[0].encode().decode())
         return
-    if len(proofs) == 1 and not output.is_dir():
-        output.write_bytes(proofs[0].encode())
-        print(f"wrote {output}{_about(proofs[0])}")
-        return
-    output.mkdir(parents=True, exist_ok=True)
+    whole = len(proofs) == 1 and not output.is_dir()
+    if not whole:
+        output.mkdir(parents=True, exist_ok=True)
     for proof in proofs:
-        path = output / f"{proof.index}-{proof.leaf.leaf_index}.tlog-proof"
-        path.write_bytes(proof.encode())
+        path = output if whole else output / f"{proof.index}-{proof.leaf.leaf_index}.tlog-proof"
+        _replace(path, proof.encode())
         print(f"wrote {path}{_about(proof)}")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """`path` holds `data`, or is as it was; a file that is there is replaced only by a proof if it was one."""
+    if path.exists() and not path.read_bytes().startswith(b"c2sp.org/tlog-proof"):
+        raise MalformedError(f"{path}: is there and is no proof file; not overwritten")
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.write_bytes(data)
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _about(proof: ReadingProof) -> str:
@@ -179,11 +206,15 @@ def _progress() -> Progress:
     return show
 
 
-def _bytes(path: Path) -> bytes:
+def _parsed(path: Path, parse: Callable[[bytes], T]) -> T:
+    """What `parse` makes of the file; what is wrong with it is named with its path."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return parse(file.read(MAX_POLICY + 1))
     except OSError as error:
         raise MalformedError(f"{path}: {error.strerror or error}") from None
+    except MalformedError as error:
+        raise MalformedError(f"{path}: {error}") from None
 
 
 def _fail(error: object, code: int) -> int:

@@ -1,7 +1,8 @@
 """The whole-truth checker: recomputes a log from its entries and finds every byte that does not follow from them.
 
 `fsck` is what an auditor runs on a mirror, and what our own tests call after every step of the writer. It reads
-through a `Fetch`, holds one tile per level and one bundle at a time, and trusts nothing but the policy's keys.
+through a `Fetch` and trusts nothing but the policy's keys. It holds one tile per level, one bundle, and what grows with
+the number of devices and of distinct anchors, not with that of entries.
 """
 
 from collections import Counter
@@ -11,9 +12,9 @@ from typing import TypeAlias
 
 from ledger import merkle
 from ledger.batch import Anchor, Header, check_header_signature, check_succession, header_hash
-from ledger.entry import BatchEntry, Commitment, Enrolment, UnknownEntry, parse_entry
+from ledger.entry import BatchEntry, Commitment, Enrolment, Entry, UnknownEntry, parse_entry
 from ledger.errors import LedgerError, MalformedError, VerificationError
-from ledger.note import parse_note
+from ledger.note import VerifierKey, parse_note
 from ledger.policy import Policy, VerifiedCheckpoint, verify_checkpoint
 from ledger.tiles import (
     ENTRIES,
@@ -81,7 +82,12 @@ def open_log(fetch: Fetch, policy: Policy) -> tuple[VerifiedCheckpoint, TileRead
 
 
 def fsck(
-    fetch: Fetch, policy: Policy, *, paths: Iterable[str] = (), progress: Progress = lambda _done, _all: None
+    fetch: Fetch,
+    policy: Policy,
+    *,
+    trust: Iterable[VerifierKey] | None = None,
+    paths: Iterable[str] = (),
+    progress: Progress = lambda _done, _all: None,
 ) -> LogReport:
     """What is true of the log after everything in it was recomputed from its entries.
 
@@ -89,6 +95,7 @@ def fsck(
     every entry's form; each batch's origin, enrolment, device signature and place in its device's chain; every
     enrolment's two signatures. `paths` are all files below the log, if they can be listed: each must be the
     checkpoint or a tile, and where it overlaps the tree it must agree with it, left-over partial tiles included.
+    With `trust`, only enrolments by these registrars count; without it, any registrar's.
 
     Raises:
         LedgerError: the first thing that is missing, malformed or does not follow, with its path or index.
@@ -98,7 +105,7 @@ def fsck(
     report = LogReport(verified)
     extras = _extra_tiles(paths, size)
     levels: list[list[bytes]] = [[]]
-    chains = _Chains(report)
+    chains = _Chains(report, None if trust is None else {key.public_key for key in trust})
     for start in range(0, size, TILE_WIDTH):
         bundle = tile_at(ENTRIES, start // TILE_WIDTH, size)
         entries = parse_bundle(read_tile(fetch, bundle), bundle)
@@ -191,11 +198,20 @@ def _tile_index(level: int, size: int) -> int:
     return (size >> (8 * level)) // TILE_WIDTH
 
 
+_NAMES: dict[type[Entry], str] = {
+    BatchEntry: "batches",
+    Enrolment: "enrolments",
+    Commitment: "commitments",
+    UnknownEntry: "entries of other versions",
+}
+
+
 class _Chains:
     """Follows what entries say of one another: enrolments, then unbroken chains of batches."""
 
-    def __init__(self, report: LogReport) -> None:
+    def __init__(self, report: LogReport, registrars: set[bytes] | None) -> None:
         self._report = report
+        self._registrars = registrars
         self._origin = report.checkpoint.checkpoint.origin
         self._keys: dict[bytes, Enrolment] = {}
         # Each anchor once, with the first entry that carries it: a checkpoint is the anchor of many batches.
@@ -227,12 +243,14 @@ class _Chains:
                 self._check_enrolment(index, entry)
             case Commitment() | UnknownEntry():
                 pass
-        self._report.entries[type(entry).__name__] += 1
+        self._report.entries[_NAMES[type(entry)]] += 1
 
     def _check_enrolment(self, index: int, entry: Enrolment) -> None:
         if entry.origin != self._origin:
             raise VerificationError(f"enrolment for the log {entry.origin}")
         entry.check()
+        if self._registrars is not None and entry.registrar_key not in self._registrars:
+            raise VerificationError("enrolment by a registrar that is not trusted")
         if entry.key_id in self._keys:
             raise VerificationError(f"key {entry.key_id.hex()} is enrolled already")
         self._keys[entry.key_id] = entry

@@ -177,7 +177,10 @@ def parse_vkey(text: str, what: str = "vkey") -> VerifierKey:
         kind = f"0x{data[0]:02x}" if data else "none"
         raise MalformedError(f"{what}: key type {kind} is not one that this version knows (0x01, 0x04)")
     key = VerifierKey(check_name(name, what), data[0], data[1:])
-    check_public_key(ED25519, key.public_key)
+    try:
+        check_public_key(ED25519, key.public_key)
+    except MalformedError as error:
+        raise MalformedError(f"{what}: {error}") from None
     if key.id.hex() != hex_id:
         raise MalformedError(f"{what}: the id {hex_id} is not that of its key ({key.id.hex()})")
     return key

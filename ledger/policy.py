@@ -86,7 +86,8 @@ def verify_log_signature(note: Note, policy: Policy) -> tuple[Checkpoint, tuple[
     checkpoint = parse_checkpoint(note.text)
     keys = policy.log_keys(checkpoint.origin)
     if not keys:
-        raise VerificationError(f"the policy names no log {checkpoint.origin}")
+        # Whoever made the file chose this name: no control or direction character of it reaches a terminal.
+        raise VerificationError(f"the policy names no log {checkpoint.origin!a}")
     return checkpoint, verify_note(note, keys)
 
 

@@ -26,6 +26,7 @@ MESSAGE_VERSION = 1
 MAX_MESSAGE = 64 * 1024
 MAX_PLACED = 1024  # more than the 256 batches that a device keeps in flight
 MAX_DETAIL = 200
+MAX_STATUS = 16  # its three small integers take at most 12
 
 
 class Reason(IntEnum):
@@ -153,7 +154,9 @@ def parse_message(data: bytes) -> Message:
 
 def parse_status(data: bytes) -> Status:
     """The device's status in `data`; raises MalformedError."""
-    version, online, size = canonical.fields(canonical.decode(data[:MAX_DETAIL], "status"), 3, "status")
+    if len(data) > MAX_STATUS:
+        raise MalformedError(f"status: {len(data)} bytes, more than the {MAX_STATUS} allowed")
+    version, online, size = canonical.fields(canonical.decode(data, "status"), 3, "status")
     if version != MESSAGE_VERSION or type(version) is not int:
         raise MalformedError("status: not version 1")
     return Status(canonical.uint(online, "status: online", 1) == 1, canonical.uint(size, "status: size", MAX_UINT64))

@@ -3,7 +3,7 @@
 Python is lenient where evidence must not be: `int()` takes "+42", "4_2", "042" and full-width digits,
 `b64decode(validate=True)` takes "AB==", `splitlines()` splits at U+2028. Two spellings of one value are two
 files with one meaning, which is how signatures over text go wrong; so every parser in `ledger/` uses these
-helpers, and the raw calls are banned by lint.
+helpers, and decoding base64 anywhere else is banned by lint.
 """
 
 import base64

@@ -23,9 +23,8 @@ from ledger.checkpoint import Checkpoint
 from ledger.entry import BatchEntry
 from ledger.errors import MalformedError, VerificationError
 from ledger.keys import ALGORITHM_NAMES, check_public_key, key_id
-from ledger.note import VerifierKey
 from ledger.policy import Policy, verify_log_signature, verify_quorum
-from ledger.proof import ReadingProof, parse_proof
+from ledger.proof import parse_proof
 from ledger.reading import Reading, format_time
 
 # A wearable's clock may run ahead of the witnesses' by this much before its reading counts as from the future.
@@ -99,11 +98,8 @@ class UnprovenError(VerificationError):
     """A step failed: the message names it, `steps` is the whole report, the steps after it not checked."""
 
     def __init__(self, steps: tuple[Step, ...]) -> None:
-        failed = next(step for step in steps if step.result is not Result.PASSED)
-        for step in steps:
-            if step.result is Result.FAILED:
-                failed = step
-                break
+        unpassed = [step for step in steps if step.result is not Result.PASSED]
+        failed = next((step for step in unpassed if step.result is Result.FAILED), unpassed[0])
         super().__init__(f"step {failed.number} ({failed.title}) {failed.result}: {failed.detail}")
         self.steps = steps
 
@@ -135,24 +131,14 @@ class _Report:
         return tuple(self.steps)
 
 
-def verify_proof(
-    data: bytes, policy: Policy, *, trust: tuple[VerifierKey, ...] | None = None, strict: bool = False
-) -> VerifiedReading:
+def verify_proof(data: bytes, policy: Policy, *, strict: bool = False) -> VerifiedReading:
     """The reading that the proof file `data` proves under `policy`.
-
-    `trust` are the registrars whose enrolments count for step 7.
 
     Raises:
         MalformedError: `data` is not a well-formed proof.
         UnprovenError: a step failed, or, under `strict`, was not checked; it carries the report.
     """
-    return verify_parsed(parse_proof(data), policy, trust=trust, strict=strict)
-
-
-def verify_parsed(
-    proof: ReadingProof, policy: Policy, *, trust: tuple[VerifierKey, ...] | None = None, strict: bool = False
-) -> VerifiedReading:
-    """As `verify_proof`, for a proof that is parsed already."""
+    proof = parse_proof(data)
     leaf = proof.leaf
     header = Header.decode(leaf.header)
     reading = Reading.decode(leaf.body) if leaf.leaf_index else None
@@ -167,7 +153,7 @@ def verify_parsed(
     with report.step() as say:
         checkpoint, keys = verify_log_signature(proof.checkpoint, policy)
         if header.origin != checkpoint.origin:
-            raise VerificationError(f"the batch was sealed for {header.origin}, the log is {checkpoint.origin}")
+            raise VerificationError(f"the batch was sealed for {header.origin}, the log is {checkpoint.origin!a}")
         say(f"{checkpoint.origin}, size {checkpoint.size}, by " + ", ".join(key.id.hex() for key in keys))
     with report.step() as say:
         logged_by, witnesses = verify_quorum(proof.checkpoint, policy)
@@ -190,7 +176,7 @@ def verify_parsed(
         hashed = leaf_hash(header.key_id, header.epoch, header.seq, leaf.leaf_index, leaf.salt, leaf.body)
         merkle.check_inclusion(leaf.leaf_index, header.count + 1, hashed, leaf.path, header.root)
         say(f"leaf {leaf.leaf_index} of {header.count + 1}")
-    report.add(Result.NOT_CHECKED, _why_key_unchecked(trust))
+    report.add(Result.NOT_CHECKED, "needs a key-status proof, which this version of the format does not have")
     _check_time(report, reading, logged_by)
     if strict and any(step.result is not Result.PASSED for step in report.steps):
         raise UnprovenError(tuple(report.steps))
@@ -207,12 +193,6 @@ def verify_parsed(
         witnesses=witnesses,
         steps=tuple(report.steps),
     )
-
-
-def _why_key_unchecked(trust: tuple[VerifierKey, ...] | None) -> str:
-    if trust is None:
-        return "no --trust file names the registrars to believe"
-    return "needs a key-status proof, which this version of the format does not carry"
 
 
 def _check_time(report: _Report, reading: Reading | None, logged_by: int | None) -> None:

@@ -6,11 +6,13 @@ Exit codes: 0 every file is proven, 1 one is well formed but not proven, 2 one i
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ledger.errors import MalformedError
 from ledger.keys import ALGORITHM_NAMES
+from ledger.kinds import kind_name, kind_unit
 from ledger.policy import MAX_POLICY, Policy, parse_policy, parse_trust
 from ledger.proof import MAX_PROOF_FILE
 from ledger.reading import format_time
@@ -33,8 +35,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="C2SP tlog-policy: which logs and witnesses count, from someone you trust",
     )
-    parser.add_argument("--trust", type=Path, help="vkeys of the registrars whose enrolments count (step 7)")
-    parser.add_argument("--strict", action="store_true", help="fail unless every step was checked and passed")
+    parser.add_argument("--trust", type=Path, help="vkeys of registrars (step 7; read for its form in this version)")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail unless every step was checked and passed (step 7 is not, in this version of the format)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per file")
     parser.set_defaults(run=run)
 
@@ -43,20 +49,25 @@ def run(args: argparse.Namespace) -> int:
     """Checks every file and returns the worst exit code."""
     try:
         policy = _parse_file(args.policy, MAX_POLICY, parse_policy)
-        trust = None if args.trust is None else _parse_file(args.trust, MAX_POLICY, parse_trust)
+        if args.trust is not None:
+            # Read for its form: without key-status proofs there is nothing yet that it could decide (step 7).
+            _parse_file(args.trust, MAX_POLICY, parse_trust)
     except MalformedError as error:
-        print(f"vitalseal: {error}", file=sys.stderr)
+        if args.json:
+            print(json.dumps({"file": str(args.policy), "result": "malformed", "error": str(error), "steps": []}))
+        else:
+            print(f"vitalseal: {error}", file=sys.stderr)
         return MALFORMED
     show = _show_json if args.json else _show_text
     worst = PROVEN
     for path in args.files:
-        worst = max(worst, _check(path, policy, trust, args.strict, show))
+        worst = max(worst, _check(path, policy, args.strict, show))
     return worst
 
 
-def _check(path: Path, policy: Policy, trust: Any, strict: bool, show: Any) -> int:  # noqa: FBT001 - passed through
+def _check(path: Path, policy: Policy, strict: bool, show: Any) -> int:  # noqa: FBT001 - passed through
     try:
-        proven = _parse_file(path, MAX_PROOF_FILE, lambda data: verify_proof(data, policy, trust=trust, strict=strict))
+        proven = _parse_file(path, MAX_PROOF_FILE, lambda data: verify_proof(data, policy, strict=strict))
     except MalformedError as error:
         show(path, "malformed", None, (), str(error))
         return MALFORMED
@@ -117,13 +128,22 @@ def _show_json(
             "logged_by": proven.logged_by,
             "witnesses": proven.witnesses,
         }
-        if proven.reading is not None:
-            report["source"] = proven.reading.source.hex()
-            report["ordinal"] = proven.reading.ordinal
+        report |= _leaf_fields(proven)
     report["steps"] = [
         {"step": step.number, "title": step.title, "result": step.result, "detail": step.detail} for step in steps
     ]
     print(json.dumps(report))
+
+
+def _leaf_fields(proven: VerifiedReading) -> dict[str, Any]:
+    """The reading or the batch info, field by field; bytes in hex, big integers as they are."""
+    name, leaf = ("reading", proven.reading) if proven.reading is not None else ("info", proven.info)
+    if leaf is None:
+        return {}
+    fields = json.loads(json.dumps(asdict(leaf), default=bytes.hex))
+    if proven.reading is not None:
+        fields |= {"kind_name": kind_name(proven.reading.kind), "unit": kind_unit(proven.reading.kind)}
+    return {name: fields}
 
 
 def _statement(proven: VerifiedReading) -> str:

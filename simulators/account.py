@@ -17,14 +17,18 @@ from pathlib import Path
 from aggregator.timeseries.base import StoredBatch, StoredReading, prove
 from aggregator.timeseries.embedded import EmbeddedStore
 from edge.outbox_reader import OutboxReader
+from ledger import merkle
+from ledger.checkpoint import parse_checkpoint
 from ledger.errors import LedgerError, VerificationError
-from ledger.fsck import LogReport, fsck
+from ledger.fsck import LogReport, fsck, open_log
 from ledger.kinds import kind_name
+from ledger.note import parse_note
 from ledger.policy import Policy, parse_policy
 from ledger.reading import Reading
+from ledger.tiles import TileReader
 from ledger.verify import verify_proof
 from ledger.writer.create import POLICY
-from ledger.writer.local import PUBLIC, read_file
+from ledger.writer.local import PUBLIC, list_files, read_file
 
 PROOFS = "proofs"
 SUFFIX = ".tlog-proof"
@@ -66,7 +70,7 @@ def settle(data: Path, outboxes: Mapping[str, Path], progress: Progress) -> Acco
     problems: list[str] = []
     accepted, kinds = _accepted(outboxes)
     policy = parse_policy((data / POLICY).read_bytes())
-    report = _check_log(data, policy, problems)
+    report, tree = _check_log(data, policy, problems)
     found = _ReadBack(policy, problems)
     proofs = data / PROOFS
     proofs.mkdir(exist_ok=True)
@@ -79,6 +83,8 @@ def settle(data: Path, outboxes: Mapping[str, Path], progress: Progress) -> Acco
                 batch = store.batch(stored.log_index)
             found.check(stored, batch)
             progress(found.readings, max(total, found.readings))
+    if tree is not None:
+        _check_checkpoints(found.checkpoints, tree, problems)
     paths = found.write_proofs(proofs)
     lost, duplicates = _compare(accepted, found.marks, problems)
     if missing := kinds - set(found.first_of_kind):
@@ -110,6 +116,7 @@ class _ReadBack:
         self.batches: set[int] = set()
         self.marks: Counter[_Mark] = Counter()
         self.first_of_kind: dict[str, bytes] = {}
+        self.checkpoints: set[bytes] = set()
 
     def check(self, stored: StoredReading, batch: StoredBatch | None) -> None:
         """Counts `stored`, and counts it as verified if its proof is."""
@@ -118,6 +125,7 @@ class _ReadBack:
         try:
             if batch is None:
                 raise VerificationError("the store has no batch record")
+            self.checkpoints.add(batch.checkpoint)
             proof = prove(stored, batch).encode()
             reading = verify_proof(proof, self._policy).reading
             if reading is None or reading.encode() != stored.body:
@@ -152,14 +160,25 @@ def _accepted(outboxes: Mapping[str, Path]) -> tuple[Counter[_Mark], set[str]]:
     return accepted, kinds
 
 
-def _check_log(data: Path, policy: Policy, problems: list[str]) -> LogReport | None:
+def _check_log(data: Path, policy: Policy, problems: list[str]) -> tuple[LogReport | None, TileReader | None]:
     public = data / PUBLIC
-    paths = [path.relative_to(public).as_posix() for path in public.rglob("*") if path.is_file()]
+
+    def fetch(path: str) -> bytes | None:
+        return read_file(public, path)
+
     try:
-        return fsck(lambda path: read_file(public, path), policy, paths=paths)
+        return fsck(fetch, policy, paths=list_files(public)), open_log(fetch, policy)[1]
     except LedgerError as error:
         problems.append(f"fsck: {error}")
-        return None
+        return None, None
+
+
+def _check_checkpoints(notes: Iterable[bytes], tree: TileReader, problems: list[str]) -> None:
+    """Every checkpoint that a stored proof ends in is of the history that the log shows."""
+    for note in notes:
+        shown = parse_checkpoint(parse_note(note, "checkpoint").text)
+        if shown.size > tree.size or merkle.root_at(shown.size, tree.hash_at) != shown.root:
+            problems.append(f"the store holds a checkpoint of size {shown.size} that is not of this log's history")
 
 
 def _compare(accepted: Counter[_Mark], found: Counter[_Mark], problems: list[str]) -> tuple[int, int]:

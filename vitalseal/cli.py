@@ -6,7 +6,10 @@ never loads MQTT.
 """
 
 import argparse
+import contextlib
 import importlib.util
+import io
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -40,7 +43,7 @@ LIBRARIES = {
     "all": ("aiomqtt", "paho", "starlette", "uvicorn", "rich"),
 }
 
-EXIT_OK, EXIT_UNPROVEN, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_UNPROVEN, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_PIPE = 0, 1, 2, 130, 141
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"vitalseal {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that the terminal cannot show must not turn "proven" into an exit code that says otherwise.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     chosen = next((word for word in argv if not word.startswith("-")), None)
     try:
         for name, (module, summary, extra) in COMMANDS.items():
@@ -68,16 +75,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             if name == chosen:
                 _import(module, name, extra).register(sub)
         args = parser.parse_args(argv)
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
     except UserError as error:
         print(f"vitalseal: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of a pipe left (`| head`); nothing is left to say and nobody to say it to.
-        sys.stderr.close()
+        # The reader of a pipe left (`| head`): nothing is left to say and nobody to say it to. As the shell has it.
+        _drop_stdout()
+        return EXIT_PIPE
+    except OSError as error:
+        # What no room foresaw: a full disk under stdout, a file that vanished. Not "unproven", so not 1.
+        _drop_stdout()
+        print(f"vitalseal: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
         return EXIT_USAGE
+    return code
+
+
+def _drop_stdout() -> None:
+    """The interpreter does not try again at exit to write what could not be written."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _import(module: str, command: str, extra: str | None) -> ModuleType:

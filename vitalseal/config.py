@@ -15,13 +15,19 @@ from typing import Any, TypeVar
 
 from vitalseal.errors import UserError
 
+MAX_CONFIG = 1024 * 1024  # far beyond any; a bound, because the path may be a device
+
 T = TypeVar("T")
 
 
 def load(path: Path, cls: type[T]) -> T:
     """The configuration in `path` as a `cls`; raises UserError."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG + 1)
+        if len(data) > MAX_CONFIG:
+            raise UserError(f"{path}: more than {MAX_CONFIG} bytes are no configuration")
+        table = tomllib.loads(data.decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such configuration file") from None
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Self
 from aggregator.timeseries.base import StoredBatch, StoredReading
 from ledger.merkle import join_path, split_path
 from ledger.reading import Reading, Scalar
+from ledger.writer.local import make_private
 from vitalseal.errors import UserError
 
 DATABASE = "readings.db"
@@ -38,7 +39,9 @@ class EmbeddedStore:
 
     def __init__(self, data: Path, *, readonly: bool = False) -> None:
         self._path = data / DATABASE
-        mode = "ro" if readonly else "rwc"
+        mode = "ro" if readonly else "rw"
+        if not readonly:
+            make_private(self._path)
         try:
             self._db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
             if not readonly:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ledger.batch import check_origin
+from ledger.errors import MalformedError
 from ledger.note import NoteSigner
 from ledger.writer.local import DATABASE, PUBLIC, create_database, sync_directory
 from ledger.writer.storage import StorageError
@@ -47,9 +48,13 @@ def create_log(data: Path, origin: str) -> None:
 
 
 def load_signer(path: Path) -> NoteSigner:
-    """The note key in `path`; raises StorageError if it cannot be read, MalformedError if it is not one."""
+    """The note key in `path`; raises StorageError if it cannot be read, is not one, or others may read it."""
     try:
+        if path.stat().st_mode & 0o077:
+            raise StorageError(f"{path}: others may read this private key; run  chmod 600 {path}")
         return NoteSigner.parse(path.read_text(encoding="utf-8").rstrip("\n"))
+    except MalformedError as error:
+        raise StorageError(f"{path}: {error}") from None
     except UnicodeDecodeError:
         raise StorageError(f"{path}: not a key file") from None
     except OSError as error:

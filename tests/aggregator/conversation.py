@@ -46,6 +46,10 @@ class Conversation:
         for envelope in envelopes:
             await self._client.publish(topics.batch(name), envelope, qos=1)
 
+    async def publish(self, topic, payload):
+        """Publishes anything anywhere, retained."""
+        await self._client.publish(topic, payload, qos=1, retain=True)
+
     async def status(self, name, *, online=True, size=0):
         """Publishes the device's retained status."""
         await self._client.publish(topics.status(name), Status(online, size).encode(), qos=1, retain=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aggregator.enrolment import FOLDER
-from ledger.batch import BatchInfo, Clock, Notice, SealedBatch, Source, header_hash, seal
+from ledger.batch import Anchor, BatchInfo, Clock, Notice, SealedBatch, Source, header_hash, seal
 from ledger.entry import enrol
 from ledger.envelope import format_envelope
 from ledger.keys import Ed25519Signer, key_id
@@ -25,6 +25,7 @@ class Device:
     seq: int = 0
     epoch: int = 0
     previous: bytes | None = None
+    anchor: Anchor | None = None
     sealed: list[SealedBatch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -40,7 +41,7 @@ class Device:
 
     def batch(self, count: int = 3, *, value: int = 70, notice: Notice | None = None) -> bytes:
         """The next batch of the chain, as an envelope."""
-        first = START_NS + self.seq * 1000 * 10**9
+        first = START_NS + self.seq % 10**6 * 1000 * 10**9
         times = [first + at * 10**9 for at in range(count)]
         readings = [Reading(self.source, 1, at, 0, None, 5, Scalar(value, 0)).encode() for at in times]
         info = BatchInfo(
@@ -59,7 +60,7 @@ class Device:
             epoch=self.epoch,
             seq=self.seq,
             previous=self.previous,
-            anchor=None,
+            anchor=self.anchor,
             info=info,
             readings=readings,
             secret=bytes([value]) * 32,

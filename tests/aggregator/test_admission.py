@@ -7,7 +7,7 @@ import pytest
 from aggregator.admission import Admission, Admitted, Rejected, Repeated
 from aggregator.enrolment import Keys
 from aggregator.registry import Registry
-from ledger.batch import Notice, NoticeKind
+from ledger.batch import Anchor, Notice, NoticeKind
 from ledger.envelope import MAX_ENVELOPE
 from ledger.receipt import Reason
 from ledger.writer.create import LOG_KEY, load_signer
@@ -182,3 +182,23 @@ def test_secret_is_not_kept(data, gate, device):
     gate.take(device.name, device.batch(value=70))
     secret = device.sealed[0].secret
     assert [path for path in data.rglob("*") if path.is_file() and secret in path.read_bytes()] == []
+
+
+def test_batch_anchored_to_another_history_is_rejected(gate, device):
+    """What `fsck` would refuse for ever does not enter: an anchor is a checkpoint that this log signed."""
+    signed = gate.writer.checkpoint
+    for anchor in (Anchor(10**6, bytes(32)), Anchor(signed.size, bytes(32)), Anchor(2**64 - 1, bytes(32))):
+        device.seq, device.previous = 0, None
+        device.anchor = anchor
+        assert reason(gate.take(device.name, device.batch())) == Reason.WRONG_ANCHOR
+    device.seq, device.previous = 0, None
+    device.anchor = Anchor(signed.size, signed.root)
+    assert isinstance(gate.take(device.name, device.batch()), Admitted)
+
+
+def test_place_beyond_the_database_is_rejected(gate, device):
+    """A validly signed sequence number that no chain reaches stops nobody."""
+    device.epoch = 1
+    gate.take(device.name, device.batch(0, notice=Notice(NoticeKind.OUTBOX_LOST)))
+    device.epoch, device.seq, device.previous = 0, 2**64 - 1, bytes(32)
+    assert reason(gate.take(device.name, device.batch())) == Reason.BROKEN_CHAIN

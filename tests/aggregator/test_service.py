@@ -23,6 +23,7 @@ from ledger.writer.create import LOG_KEY, POLICY, load_signer
 from ledger.writer.local import PUBLIC, LocalReader, LocalStorage, read_file
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import StorageError
+from vitalseal import topics
 
 from .conversation import PATIENCE_S, Conversation
 from .devices import ORIGIN
@@ -154,6 +155,18 @@ async def test_device_says_where_it_stands_and_gets_its_receipts_from_there(data
         await talk.status("wrist-1", online=False)
         await talk.send("wrist-1", device.batch())
         await talk.until(lambda talk: len(talk.receipts("wrist-1")) == 3)
+
+
+async def test_status_of_any_content_stops_nobody(data, device, mosquitto):
+    """Anyone may publish a status, retained; absurd sizes, strangers and garbage change nothing for the devices."""
+    async with serving(data, mosquitto) as service, Conversation(mosquitto, "wrist-1") as talk:
+        for name in ("wrist-1", "stranger"):
+            await talk.status(name, size=2**64 - 1)
+            for payload in (b"", b"garbage", bytes(100_000)):
+                await talk.publish(topics.status(name), payload)
+        await talk.send("wrist-1", device.batch())
+        await talk.until(lambda talk: talk.placed("wrist-1"))
+        assert set(service._outgoing._devices) == {"wrist-1"}
 
 
 async def test_full_queue_makes_the_network_wait_and_loses_nothing(data, device, mosquitto, monkeypatch):

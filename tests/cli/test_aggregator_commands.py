@@ -127,6 +127,13 @@ def test_assign_records_lists_and_corrects(vitalseal, config):
         (["xyz", "p", "--from", "2026-11-01T00:00:00Z"], "SOURCE"),
         (["aa", "p"], "--from"),
         (["aa", "p", "--from", "yesterday"], "--from 'yesterday'"),
+        (["aa", "p", "--from", "9999-12-31T23:59:59Z"], "between 1900 and 2262"),
+        (["aa", "p", "--from", "0001-01-01T00:00:00Z"], "between 1900 and 2262"),
+        (["aa", "", "--from", "2026-11-01T00:00:00Z"], "PATIENT"),
+        (["aa", "p\x1b[31m", "--from", "2026-11-01T00:00:00Z"], "PATIENT"),
+        (["aa", "\udcff", "--from", "2026-11-01T00:00:00Z"], "PATIENT"),
+        (["--from", "2026-11-01T00:00:00Z"], "belong together"),
+        (["aa", "p", "--from", "2026-11-01T00:00:00Z", "--correct", str(10**30), "--reason", "r"], "no standing"),
         (["aa", "p", "--from", "2026-11-01"], "has no zone"),
         (["aa", "p", "--from", "2026-11-02T00:00:00Z", "--to", "2026-11-01T00:00:00Z"], "not after"),
         (["aa", "p", "--from", "2026-11-01T00:00:00Z", "--correct", "4"], "belong together"),
@@ -158,4 +165,4 @@ def test_running_aggregator_commits_an_assignment_to_the_log(vitalseal, config, 
     assert [item.log_index for item in registry.assignments()] == [0]
     registry.close()
     done = vitalseal("ledger", "fsck", tmp_path / "data/log", "--policy", tmp_path / "data/policy.txt")
-    assert "1 Commitment" in done.out
+    assert "1 commitment" in done.out

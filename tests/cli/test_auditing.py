@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -63,6 +65,8 @@ def test_verify_json_is_one_object_a_file(vitalseal, proof, log, tmp_path):
     assert (good["result"], malformed["result"]) == ("proven", "malformed")
     assert [step["result"] for step in good["steps"]] == ["passed"] * 6 + ["not checked"] * 2
     assert good["index"] == 2
+    assert good["reading"]["kind_name"] == "heart_rate"
+    assert good["reading"]["value"] == {"mantissa": 70, "exponent": 0}
 
 
 def test_verify_strict_fails_on_what_was_not_checked(vitalseal, proof, log):
@@ -164,6 +168,10 @@ def test_proof_of_a_whole_batch_is_a_file_a_reading(vitalseal, log, tmp_path):
         (["--device", "ab"], 2, "--seq"),
         (["--device", "zz", "--seq", "0"], 2, "0 enrolled keys"),
         (["--ref", "-5"], 1, "outside a log of size"),
+        (["--ref", "8193", "--leaf", "1"], 2, "leave --leaf out"),
+        (["--index", "2", "--leaf", "1", "--seq", "0"], 2, "go with --device"),
+        (["--device", "", "--seq", "0"], 2, "0 enrolled keys"),
+        (["--index", "2"], 2, "name a directory with -o"),
     ],
 )
 def test_proof_of_nothing_is_one_line(vitalseal, log, words, code, says):
@@ -172,6 +180,36 @@ def test_proof_of_nothing_is_one_line(vitalseal, log, words, code, says):
     assert (done.code, done.out) == (code, "")
     assert len(done.err.splitlines()) == 1
     assert says in done.err
+
+
+def test_proof_does_not_overwrite_what_is_no_proof(vitalseal, log, tmp_path):
+    """A wrong -o costs nothing."""
+    precious = tmp_path / "policy.txt"
+    precious.write_text("log ...")
+    done = vitalseal("ledger", "proof", "--data", log, "--index", "2", "--leaf", "1", "-o", precious)
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert precious.read_text() == "log ..."
+
+
+def test_number_beyond_every_column_is_one_line(vitalseal, log):
+    """Numbers of any length are answered, not thrown."""
+    from tests.aggregator.devices import Device as Twin
+
+    key = Twin("wrist-1", 1).key_id.hex()
+    done = vitalseal("ledger", "proof", "--data", log, "--device", key, "--seq", 10**30, "--leaf", 1)
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+
+
+def test_output_that_is_full_is_not_called_unproven(log, tmp_path):
+    """A disk that is full under stdout is exit 2, so that no script takes it for a proof that failed."""
+    path = tmp_path / "one.tlog-proof"
+    command = [sys.executable, "-m", "vitalseal"]
+    make = ["ledger", "proof", "--data", str(log), "--index", "2", "--leaf", "1", "-o", str(path)]
+    subprocess.run([*command, *make], check=True, capture_output=True)
+    with Path("/dev/full").open("w") as full:
+        check = [*command, "verify", str(path), "--policy", str(log / "policy.txt")]
+        done = subprocess.run(check, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 
 def test_proof_from_a_directory_that_is_no_log(vitalseal, tmp_path):

@@ -68,5 +68,5 @@ def test_walkthrough_works_as_it_is_written(reader, tmp_path):
         said[" ".join(line.split()[1:3])] = done.stdout
     assert "heart_rate 72 /min at 2026-11-21T10:00:00Z" in said["verify reading.tlog-proof"]
     assert "PROVEN" in said["verify reading.tlog-proof"]
-    assert "1 BatchEntry, 1 Enrolment" in said["ledger fsck"]
+    assert "1 batches, 1 enrolments" in said["ledger fsck"]
     assert "patient-7" in said["aggregator assign"]

@@ -67,10 +67,10 @@ readings = st.builds(
 described = st.dictionaries(sources, printable, max_size=5).map(
     lambda found: tuple(Source(source, text) for source, text in sorted(found.items()))
 )
-spans = st.just((None, None)) | st.tuples(int64, int64)
+spans = st.tuples(int64, int64).map(sorted).map(tuple)
 infos = st.builds(
     lambda boot, sealed, mono, clock, error, span, found, window: BatchInfo(
-        boot, sealed, mono, clock, error, *span, found, window
+        boot, sealed, mono, clock, error, *(span if found else (None, None)), found, window
     ),
     st.binary(min_size=16, max_size=16),
     int64,
@@ -79,7 +79,7 @@ infos = st.builds(
     maybe(uint64),
     spans,
     described,
-    maybe(st.tuples(int64, int64)),
+    maybe(spans),
 )
 
 notices = st.just(Notice(1)) | st.builds(Notice, st.just(2), st.integers(1, 255), maybe(st.integers(1, 2**64 - 1)))
@@ -130,7 +130,7 @@ places = st.just((None, None)) | st.tuples(uint32, uint64)
 messages = (
     st.builds(Stored, uint32, uint64, uint64)
     | st.builds(Receipt, st.binary(min_size=1, max_size=99), uint64, paths, st.lists(placed, max_size=4).map(tuple))
-    | st.builds(lambda at, why, text: Reject(*at, why, text), places, st.integers(0, 255), printable)
+    | st.builds(lambda at, why, text: Reject(*at, why, text), places, st.integers(1, 255), printable)
 )
 statuses = st.builds(Status, st.booleans(), uint64)
 

@@ -313,8 +313,9 @@ def test_envelope_of_another_root():
     [
         {"first_ns": b.NOW_NS - 1},
         {"last_ns": b.NOW_NS + 1},
-        {"first_ns": None, "last_ns": None},
-        {"sources": ()},
+        {"first_ns": None, "last_ns": None, "sources": ()},
+        {"sources": (Source(b"\x01", ""),)},
+        {"sources": (Source(b"\x00", ""), Source(b.SOURCE, ""))},
     ],
 )
 def test_envelope_whose_info_does_not_fit(changes):
@@ -323,6 +324,66 @@ def test_envelope_whose_info_does_not_fit(changes):
     batch = b.sealed(readings, batch_info=b.info(readings, **changes))
     with pytest.raises(MalformedError, match="are not those of the readings"):
         parse_envelope(format_envelope(batch))
+
+
+def test_envelope_of_no_readings_with_the_info_of_some():
+    """A heartbeat's info has no times and no sources."""
+    batch = b.sealed(batch_info=b.info([b.scalar()]))
+    with pytest.raises(MalformedError, match="are not those of the readings"):
+        parse_envelope(format_envelope(batch))
+
+
+@pytest.mark.parametrize("window", [None, (b.NOW_NS, b.NOW_NS), (-(2**63), 2**63 - 1)])
+def test_envelope_of_a_gap(window):
+    """A gap may say between which times readings are missing."""
+    batch = b.sealed(notice=Notice(2, 1, None), batch_info=b.info(window_ns=window))
+    assert parse_envelope(format_envelope(batch)).info.window_ns == window
+
+
+@pytest.mark.parametrize(
+    ("readings", "fields"),
+    [([b.scalar()], {}), ([], {}), ([], {"notice": Notice(1)}), ([], {"epoch": 1, "notice": Notice(3)})],
+)
+def test_envelope_with_a_window_but_no_gap(readings, fields):
+    """A window stands beside a gap only: not beside readings, a heartbeat, a lost outbox."""
+    batch = b.sealed(readings, batch_info=b.info(readings, window_ns=(0, 1)), **fields)
+    with pytest.raises(MalformedError, match="a window without a gap"):
+        parse_envelope(format_envelope(batch))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"first_ns": b.NOW_NS + 1}, "first time is after the last"),
+        ({"last_ns": b.NOW_NS - 1}, "first time is after the last"),
+        ({"first_ns": None}, "one of first and last time is nil"),
+        ({"last_ns": None}, "one of first and last time is nil"),
+        ({"first_ns": None, "last_ns": None}, "sources without times"),
+        ({"sources": ()}, "times without sources"),
+        ({"window_ns": (1, 0)}, "start is after its end"),
+        ({"window_ns": (2**63 - 1, -(2**63))}, "start is after its end"),
+        ({"sources": (Source(b"\x01\x00", ""), Source(b"\x01", ""))}, "not sorted"),
+        ({"sources": (Source(b"\x02", ""), Source(b"\x01\x00", ""))}, "not sorted"),
+        ({"sources": (Source(b"\x01", "a"), Source(b"\x01", "b"))}, "not sorted and distinct"),
+    ],
+)
+def test_info_that_contradicts_itself(changes, message):
+    """Fields that are well formed one by one, but not beside each other, are refused by writer and reader alike."""
+    info = b.info([b.scalar()], **changes)
+    with pytest.raises(MalformedError, match=message):
+        info.encode()
+    sources = [[source.source, source.description] for source in info.sources]
+    window = info.window_ns
+    times = [info.first_ns, info.last_ns]
+    with pytest.raises(MalformedError, match=message):
+        BatchInfo.decode(msgpack.packb([info.boot_id, 0, 0, 0, None, *times, sources, window]))
+
+
+def test_info_with_an_id_that_begins_another():
+    """Source ids are in the order of their bytes, the shorter first where it begins the longer."""
+    sources = (Source(b"\x01", ""), Source(b"\x01\x00", ""), Source(b"\x02", ""))
+    info = b.info([b.scalar()], sources=sources)
+    assert BatchInfo.decode(info.encode()) == info
 
 
 def test_waveform_reading_at_its_limit_fits_a_proof():

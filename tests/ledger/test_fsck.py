@@ -35,7 +35,7 @@ def refused(entries, match):
 def test_log_sound():
     """A sound log's report counts its entries, readings, keys and chains."""
     report = checked([*b.small_log(6), *commitments(2), b"\x93\x4d\x02\xc0"])
-    assert report.entries == {"Enrolment": 1, "BatchEntry": 6, "Commitment": 2, "UnknownEntry": 1}
+    assert report.entries == {"enrolments": 1, "batches": 6, "commitments": 2, "entries of other versions": 1}
     assert report.readings == 8
     assert list(report.keys.values()) == [0]
     (chain,) = report.chains.values()
@@ -48,7 +48,7 @@ def test_log_of_size(size):
     seen = []
     files = b.log_files(commitments(size))
     report = fsck(files.get, POLICY, paths=list(files), progress=lambda done, total: seen.append((done, total)))
-    assert report.entries["Commitment"] == size
+    assert report.entries["commitments"] == size
     assert report.checkpoint.checkpoint.size == size
     assert seen[-1:] == ([(size, size)] if size else [])
 
@@ -56,7 +56,7 @@ def test_log_of_size(size):
 def test_log_without_a_listing():
     """Without a list of files, what the size implies is checked all the same."""
     files = b.log_files(commitments(300))
-    assert fsck(files.get, POLICY).entries["Commitment"] == 300
+    assert fsck(files.get, POLICY).entries["commitments"] == 300
 
 
 def test_log_with_left_over_partial_tiles():
@@ -215,7 +215,7 @@ def test_log_with_two_devices():
     enrolled = enrol(other, Ed25519Signer(b.seed("registrar")), b.ORIGIN).encode()
     mine, theirs = map(b.entry_of, b.chain(3)), map(b.entry_of, b.chain(3, signer=other))
     woven = [entry for pair in zip(mine, theirs, strict=True) for entry in pair]
-    assert checked([ENROL, enrolled, *woven]).entries["BatchEntry"] == 6
+    assert checked([ENROL, enrolled, *woven]).entries["batches"] == 6
     assert parse_entry(enrolled) != parse_entry(ENROL)
 
 

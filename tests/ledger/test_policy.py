@@ -5,8 +5,9 @@ import itertools
 import pytest
 
 from ledger.errors import MalformedError, VerificationError
-from ledger.note import Note
+from ledger.note import Note, Signature, VerifierKey
 from ledger.policy import Group, Witness, parse_policy, parse_trust, verify_checkpoint, verify_quorum
+from tests.vectors import texts
 
 from . import builders as b
 
@@ -104,6 +105,47 @@ def test_policy_malformed(data, message):
     """A policy that is not one names its line and its fault."""
     with pytest.raises(MalformedError, match=message):
         parse_policy(data)
+
+
+@pytest.mark.parametrize("types", [(1, 1), (4, 4), (1, 4)])
+def test_policy_with_two_keys_of_one_name_and_id(types):
+    """Two keys that a signature line cannot tell apart are refused, be they logs', witnesses' or one of each."""
+    entries = ["log {}" if kind == 1 else f"witness w{at} {{}}" for at, kind in enumerate(types)]
+    twins = [entry.format(key) for entry, key in zip(entries, texts.twins(*types), strict=True)]
+    for alone in twins:
+        parse_policy(lines(alone, "quorum none"))
+    with pytest.raises(MalformedError, match="line 2: another key has this name and id"):
+        parse_policy(lines(*twins, "quorum none"))
+
+
+@pytest.mark.parametrize("quorum", ["none", "w"])
+def test_policy_of_groups_too_deep(quorum):
+    """Groups nest 64 deep and no deeper, whether the quorum uses them or not."""
+    witness = f"witness w {KEYS[0]}"
+    assert isinstance(parse_policy(lines(*texts.chained(witness, 64))).quorum, Group)
+    with pytest.raises(MalformedError, match="nest deeper than 64"):
+        parse_policy(lines(*texts.chained(witness, 65)[:-1], f"quorum {quorum}"))
+
+
+def test_policy_with_a_key_that_is_no_point():
+    """A key on no curve point is well formed, and whatever it is said to have signed does not verify."""
+    stray = VerifierKey(b.ORIGIN, 1, (2).to_bytes(32, "little"))
+    policy = parse_policy(lines(f"log {LOG}", f"log {stray}", "quorum none"))
+    note = cosigned((None, None, None))
+    assert verify_checkpoint(note, policy).checkpoint.size == 5
+    (line,) = note.signatures
+    with pytest.raises(VerificationError):
+        verify_checkpoint(Note(note.text, (line, Signature(stray.name, stray.id, line.signature))), policy)
+
+
+def test_checkpoint_with_a_line_by_a_log_of_another_origin():
+    """A log key whose name is not the checkpoint's origin counts as unknown, whatever its line holds."""
+    other = b.log_signer("other", "other").verifier
+    policy = parse_policy(lines(f"log {LOG}", f"log {other}", "quorum none"))
+    note = cosigned((None, None, None))
+    for data in (bytes(64), b"?"):
+        more = Note(note.text, (*note.signatures, Signature(other.name, other.id, data)))
+        assert verify_checkpoint(more, policy).checkpoint.size == 5
 
 
 def test_policy_names_with_opaque_octets():

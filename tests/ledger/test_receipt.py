@@ -110,6 +110,13 @@ def test_batch_placed_elsewhere():
             verify_placed(item, verified, header, signature)
 
 
+@pytest.mark.parametrize("reason", [0, -1, 256])
+def test_reject_for_no_reason(reason):
+    """A reject has a reason from 1 to 255, for writer and reader."""
+    with pytest.raises(MalformedError, match="reason"):
+        parse_message(b.pack([1, 3, 0, 0, reason, ""]))
+
+
 def test_receipts_of_no_batch():
     """A receipt may hold no batch: it still moves the device's checkpoint on."""
     (empty,) = split_receipts(receipt().checkpoint, 3, receipt().consistency, [])

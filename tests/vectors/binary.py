@@ -6,9 +6,11 @@ from collections.abc import Iterator
 import msgpack
 
 from tests.ledger import builders as b
+from tests.vectors import curve
 
 pack = msgpack.packb
 ZERO, ONES = bytes(32), b"\xff" * 32
+MIXED = curve.OddKey("device", curve.TORSION)
 
 
 def good(name: str, data: bytes, fields: object) -> dict:
@@ -105,6 +107,7 @@ def canonical() -> list[dict]:
         "float in an array": "91ca00000000",
         "long integer in an array": "91cc01",
         "nine arrays in one another": "91" * 9 + "c0",
+        "array of 4097": "dc1001" + "c0" * 4097,
         "a thousand arrays in one another": "91" * 1000 + "c0",
         "cut short": "9201",
         "bytes cut short": "c402ff",
@@ -185,6 +188,9 @@ def infos() -> list[dict]:
         "least times": [b.BOOT, -(2**63), 0, 0, 0, -(2**63), -(2**63), [[b"\x00", ""]], [-(2**63), -(2**63)]],
         "greatest times": [b.BOOT, 2**63 - 1, 2**64 - 1, 2, 2**64 - 1, 0, 2**63 - 1, [[b"\x00", "~"]], None],
         "sources in order": changed(INFO, 7, [[b"\x00\x01", "a"], [b"\x01", "b"]]),
+        "sources, one id the beginning of the next": changed(INFO, 7, [[b"\x01", "a"], [b"\x01\x00", "b"]]),
+        "one moment": changed(INFO, 5, INFO[6]),
+        "window beside readings": changed(INFO, 8, [b.NOW_NS, b.NOW_NS + 1]),
         "the most sources": changed(INFO, 7, many),
     }
     vectors = [good(name, pack(item), dict(zip(INFO_NAMES, item, strict=True))) for name, item in found.items()]
@@ -210,7 +216,23 @@ def infos() -> list[dict]:
     wrong[7] += [[[b.SOURCE, text]] for text in ("\n", "\x7f", "\u00e9", "\x00")]
     wrong[7] += [[[b"\x01", "b"], [b"\x00", "a"]], [[b"\x00", "a"], [b"\x00", "b"]]]
     wrong[7] += [[[at.to_bytes(2, "big"), ""] for at in range(129)]]
-    return vectors + [bad(name, pack(item)) for name, item in replacements(INFO, wrong)]
+    vectors += [bad(name, pack(item)) for name, item in replacements(INFO, wrong)]
+    return vectors + [bad(name, pack(item)) for name, item in unfit_infos().items()]
+
+
+def unfit_infos() -> dict[str, list]:
+    """Infos each of whose fields is well formed, but not beside the others."""
+    return {
+        "first time after the last": changed(INFO, 5, INFO[6] + 1),
+        "first time alone": changed(INFO, 6, None),
+        "last time alone": changed(INFO, 5, None),
+        "times without sources": changed(INFO, 7, []),
+        "sources without times": changed(changed(INFO, 5, None), 6, None),
+        "window that ends before it starts": changed(INFO, 8, [b.NOW_NS, b.NOW_NS - 1]),
+        "sources, the longer id before its beginning": changed(INFO, 7, [[b"\x01\x00", "b"], [b"\x01", "a"]]),
+        "sources in order of length": changed(INFO, 7, [[b"\x02", "b"], [b"\x01\x00", "a"]]),
+        "a source twice": changed(INFO, 7, [[b.SOURCE, "a"], [b.SOURCE, "b"]]),
+    }
 
 
 HEADER = [1, b.ORIGIN, ONES, 0, 0, None, 2, ZERO, None, None]
@@ -281,11 +303,14 @@ def headers() -> list[dict]:
 def envelopes() -> list[dict]:
     """Section 6."""
     vectors = []
+    window = b.info(window_ns=(b.NOW_NS - 10, b.NOW_NS))
     batches = {
         "two readings": b.sealed([b.scalar(), b.absent()]),
         "waveform": b.sealed([b.waveform()]),
         "heartbeat": b.sealed(),
         "in a chain": b.chain(2)[1],
+        "gap with its window": b.sealed(notice=b.Notice(2, 1, 400), batch_info=window),
+        "gap without a window": b.sealed(notice=b.Notice(2, 2, None)),
     }
     for name, batch in batches.items():
         salts = b.salts_of(batch)
@@ -310,7 +335,21 @@ def envelopes() -> list[dict]:
     }
     vectors += [bad(name, pack(item)) for name, item in replacements(fields, wrong)]
     data = b.envelope(batch)
-    return [*vectors, bad("something after it", data + b"\xc0"), bad("cut short", data[:-1])]
+    vectors += [bad("something after it", data + b"\xc0"), bad("cut short", data[:-1])]
+    two, at = [b.scalar(), b.absent()], b.NOW_NS
+    more = (*b.info(two).sources, b.Source(b"\xff", ""))
+    unfit = {
+        "window beside readings": b.sealed(two, batch_info=b.info(two, window_ns=(at, at))),
+        "window beside a heartbeat": b.sealed(batch_info=window),
+        "window beside a lost outbox": b.sealed(epoch=1, notice=b.Notice(3), batch_info=window),
+        "info with an earlier first time": b.sealed(two, batch_info=b.info(two, first_ns=at - 1)),
+        "info with a later last time": b.sealed(two, batch_info=b.info(two, last_ns=at + 1)),
+        "info with another source": b.sealed(two, batch_info=b.info(two, sources=more[1:])),
+        "info with a source more": b.sealed(two, batch_info=b.info(two, sources=more)),
+        "info of no readings beside readings": b.sealed(two, batch_info=b.info()),
+        "info of readings beside a heartbeat": b.sealed(batch_info=b.info(two)),
+    }
+    return vectors + [bad(name, b.envelope(item)) for name, item in unfit.items()]
 
 
 def entries() -> list[dict]:
@@ -386,6 +425,9 @@ def keys() -> list[dict]:
                 "key_id": hashlib.sha256(b"vitalseal/v1/key\n\x01" + key).hexdigest(),
             }
         )
+    for name, key in {"no point of the curve": curve.OFF_CURVE, "of mixed order": MIXED.public_key}.items():
+        known = {"result": "ok", "key_id": b.key_id(1, key).hex()}
+        vectors.append({"name": name, "algorithm": 1, "public_key": key.hex(), **known})
     p = 2**255 - 19
     order8 = bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")
     other8 = bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")
@@ -448,6 +490,7 @@ def messages() -> list[dict]:
         "receipt with a batch cut short": [1, 2, note, 3, b"", [[0, 1, 2]]],
         "reject with half a place": [1, 3, None, 1, 1, ""],
         "reject with a reason too large": [1, 3, 0, 1, 256, ""],
+        "reject with reason 0": [1, 3, 0, 1, 0, ""],
         "reject with a detail too long": [1, 3, 0, 1, 1, "d" * 201],
         "reject with a newline": [1, 3, 0, 1, 1, "a\nb"],
         "reject beyond ASCII": [1, 3, 0, 1, 1, "\u00e9"],

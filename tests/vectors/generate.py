@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parents[1]))
 
-from tests.vectors import binary, proofs, texts  # noqa: E402 - the line above makes them findable
+from tests.vectors import binary, edges, proofs, texts  # noqa: E402 - the line above makes them findable
 
 FILES: dict[str, Callable[[], object]] = {
     "canonical": binary.canonical,
@@ -38,7 +38,8 @@ FILES: dict[str, Callable[[], object]] = {
 def generated() -> dict[str, bytes]:
     """Every file of the vectors but the prose, by its path below this folder."""
     files = {f"{name}.json": jsonlines(make()) for name, make in FILES.items()}
-    return files | proofs.generated()
+    good, bad = ((*proofs.good(), *edges.good()), (*proofs.bad(), *edges.bad()))
+    return files | proofs.files_of(good, bad)
 
 
 def jsonlines(value: object) -> bytes:

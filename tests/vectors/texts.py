@@ -5,7 +5,11 @@ from collections.abc import Iterator
 
 from ledger.note import NoteSigner, Signature, VerifierKey
 from tests.ledger import builders as b
+from tests.vectors import curve
 from tests.vectors.binary import ONES, ZERO, shown
+
+SPACES = (0x85, 0xA0, 0x1680, 0x2000, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)  # not in a key name
+NOT_SPACES = (0x21, 0x7F, *(at + by for at in SPACES for by in (-1, 1) if at + by not in (*SPACES, 0x2001, 0x2009)))
 
 
 def vkeys() -> list[dict]:
@@ -18,6 +22,7 @@ def vkeys() -> list[dict]:
         "witness": str(b.HOSPITAL.vkey),
         "base64 with a plus": str(next(key for key in many_keys() if "+" in str(key).split("+", 2)[2])),
         "name beyond ASCII": str(b.log_signer("log.example.org/\u8a9e").verifier),
+        "key that is no point of the curve": str(VerifierKey("a", 1, curve.OFF_CURVE)),
     }.items():
         key, _, rest = text.partition("+")
         fields = {"name": key, "id": rest[:8], "type": b.unbase64(rest[9:])[0], "key": b.unbase64(rest[9:])[1:]}
@@ -33,6 +38,7 @@ def vkeys() -> list[dict]:
         "other id": example.replace("530d903a", "530d903b"),
         "upper-case id": example.replace("530d903a", "530D903A"),
         "short id": example.replace("530d903a", "530d903"),
+        "plus in the name": example.replace("/", "+"),
         "space in the name": example.replace("/", " "),
         "no-break space in the name": example.replace("/", "\u00a0"),
         "line separator in the name": example.replace("/", "\u2028"),
@@ -57,6 +63,7 @@ def notes() -> list[dict]:
     line, stranger = str(log.sign(text)), str(other.sign(text))
     forged = str(Signature(log.verifier.name, log.verifier.id, bytes(64)))
     misnamed = str(Signature("other", log.verifier.id, log.sign(text).signature))
+    almost = "".join(f"\u2014 a{chr(at)}b AAAAAAA=\n" for at in NOT_SPACES)
     key = str(log.verifier)
     example = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
     signed = (
@@ -71,6 +78,7 @@ def notes() -> list[dict]:
         ("the right id under another name", f"{text}\n{misnamed}{line}", [key], "ok"),
         ("sixteen lines", f"{text}\n{stranger * 15}{line}", [key], "ok"),
         ("eighty lines", f"{text}\n{stranger * 79}{line}", [key], "ok"),
+        ("names with what is almost a space", f"{text}\n{almost}{line}", [key], "ok"),
         ("the text is a newline", "\n\n" + str(log.sign("\n")), [key], "ok"),
         ("only strangers", f"{text}\n{stranger}", [key], "unproven"),
         ("no known key", f"{text}\n{line}", [], "unproven"),
@@ -94,9 +102,14 @@ def notes() -> list[dict]:
         ("a no-break space in a name", f"{text}\n\u2014 a\u00a0b AAAAAAA=\n", [key], "malformed"),
         ("empty", "", [key], "malformed"),
     ]
+    found += [
+        (f"U+{at:04X} in a name", f"{text}\n\u2014 a{chr(at)}b AAAAAAA=\n{line}", [key], "malformed") for at in SPACES
+    ]
     vectors = [{"name": name, "note": note, "keys": keys, "result": result} for name, note, keys, result in found]
-    broken = text.encode() + b"\xff\n\n" + line.encode()
-    return [*vectors, {"name": "not UTF-8", "note_hex": broken.hex(), "keys": [key], "result": "malformed"}]
+    for name, octets in {"not UTF-8": b"\xff", "a surrogate": b"\xed\xa0\x80", "an overlong form": b"\xc1\xa1"}.items():
+        broken = text.encode() + octets + b"\n\n" + line.encode()
+        vectors.append({"name": name, "note_hex": broken.hex(), "keys": [key], "result": "malformed"})
+    return vectors
 
 
 def checkpoints() -> list[dict]:
@@ -221,6 +234,8 @@ def policies() -> list[dict]:
     forty = [*logs, *(f"witness w{at} {key}" for at, key in enumerate(keys))]
     forty += [f"group g{at} any w{at}" for at in range(40)]
     forty += ["group top 40 " + " ".join(f"g{at}" for at in range(40)), "quorum top"]
+    stray = VerifierKey(b.ORIGIN, 1, curve.OFF_CURVE)
+    doubled = VerifierKey(b.ORIGIN, 4, b.log_signer().verifier.public_key)
     found: dict[str, list[str] | bytes] = {
         "example": b.two_of_three().encode(),
         "no witness": [f"log {log}", "quorum none"],
@@ -234,6 +249,13 @@ def policies() -> list[dict]:
         "names like keywords": [w.replace(" w ", " all "), "group any all all", "quorum any"],
         "two logs": [f"log {log}", f"log {other}", "quorum none"],
         "forty of each": forty,
+        "groups 64 deep": chained(w, 64),
+        "one key as log and as witness": [f"log {log}", f"witness w {doubled}", "quorum w"],
+        "keys that are no points of the curve": [f"log {stray}", "quorum none"],
+        "the quorum before the logs": [w, "quorum w", f"log {log}"],
+        "the quorum is a member": [w, "group g any w", "quorum w"],
+        "log of 300 bytes": [f"log {b.log_signer('o' * 300).verifier}", "quorum none"],
+        "urls that are not UTF-8": b"log " + log.encode() + b" \xff\nquorum none\n",
     }
     wrong: dict[str, list[str] | bytes] = {
         "empty": b"",
@@ -246,6 +268,21 @@ def policies() -> list[dict]:
         "log without key": ["log", "quorum none"],
         "log with two urls": [f"log {log} a b", "quorum none"],
         "log twice": [f"log {log}", f"log {log}", "quorum none"],
+        "two log keys of one name and id": [*(f"log {key}" for key in twins(1, 1)), "quorum none"],
+        "two witness keys of one name and id": [
+            *(f"witness w{at} {key}" for at, key in enumerate(twins(4, 4))),
+            "quorum none",
+        ],
+        "a log's and a witness's key of one name and id": [
+            *("{} {}".format(*pair) for pair in zip(("log", "witness w"), twins(1, 4), strict=True)),
+            "quorum none",
+        ],
+        "groups 65 deep": chained(w, 65),
+        "groups 65 deep that are not the quorum": [*chained(w, 65)[:-1], "quorum none"],
+        "witness with two urls": [f"{w} a b", "quorum none"],
+        "group called none": [w, "group none any w", "quorum none"],
+        "group called as a witness": [w, "group w any w", "quorum w"],
+        "key name not UTF-8": b"log " + raw_vkey(b"log\xff", 1, b.device().public_key) + b"\nquorum none\n",
         "log with a witness's key": [f"log {keys[0]}", "quorum none"],
         "witness with a log's key": [f"witness w {log}", "quorum none"],
         "witness called none": [w.replace(" w ", " none "), "quorum none"],
@@ -271,6 +308,32 @@ def policies() -> list[dict]:
     return [_text(name, data, "ok") for name, data in found.items()] + [
         _text(name, data, "malformed") for name, data in wrong.items()
     ]
+
+
+def raw_vkey(name: bytes, kind: int, public_key: bytes) -> bytes:
+    """A vkey of whatever name and key are given, with the id that they have."""
+    typed = bytes([kind]) + public_key
+    return b"+".join((name, hashlib.sha256(name + b"\n" + typed).hexdigest()[:8].encode(), b.base64(typed).encode()))
+
+
+def chained(witness: str, depth: int) -> list[str]:
+    """A policy of `depth` groups, each the only member of the next."""
+    groups = [f"group g{at} any {f'g{at - 1}' if at else 'w'}" for at in range(depth)]
+    return [witness, *groups, f"quorum g{depth - 1}"]
+
+
+# Names of keys whose ids are the same four bytes under the name of the log: found by trying numbers from 0 up.
+TWINS = {(1, 1): (386, 4601), (4, 4): (17467, 28011), (1, 4): (21046, 70434)}
+
+
+def twins(*types: int) -> list[VerifierKey]:
+    """Two keys of these types that only their public keys tell apart: one name, one id."""
+    keys = [
+        VerifierKey(b.ORIGIN, kind, b.device(f"twin {number}").public_key)
+        for kind, number in zip(types, TWINS[types], strict=True)
+    ]
+    assert keys[0].id == keys[1].id
+    return keys
 
 
 def trust() -> list[dict]:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from ledger.tiles import parse_tile_path
 from ledger.writer.create import LOG_KEY, POLICY, create_log, load_signer
 from ledger.writer.local import DATABASE, PUBLIC, LocalStorage, read_file
 from ledger.writer.log import LogWriter
-from ledger.writer.storage import Recorded, StorageError, Submission
+from ledger.writer.storage import Place, Recorded, StorageError, Submission
 
 ORIGIN = "test.example/log"
 NOW_NS = 1_764_000_000 * 10**9
@@ -291,3 +292,84 @@ def test_create_refuses_a_directory_with_a_log(data: Path) -> None:
 def test_private_keys_are_for_their_owner_only(data: Path) -> None:
     """No other account can sign for the log."""
     assert [path.stat().st_mode & 0o777 for path in sorted((data / "keys").iterdir())] == [0o600, 0o600]
+
+
+def flip(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    "name", ["tile/entries/001.p/44", "tile/0/001.p/44", "tile/1/000.p/1", "tile/0/000", "checkpoint"]
+)
+@pytest.mark.parametrize("harm", ["flipped", "gone"])
+def test_damaged_public_file_never_finds_its_way_into_the_log(data: Path, name: str, harm: str) -> None:
+    """What others can write to is made again from the database, or named; no byte of it is published on."""
+    grown(data, 300)
+    path = data / PUBLIC / name
+    flip(path) if harm == "flipped" else path.unlink()
+    if name == "checkpoint" and harm == "flipped":
+        with LocalStorage(data) as storage, pytest.raises(StorageError, match="published checkpoint is not this log's"):
+            open_writer(storage, data)
+        return
+    grown(data, 300)
+    if name == "tile/0/000":  # a full tile is not read at a start; fsck finds it
+        with pytest.raises(checker.LedgerError, match=name):
+            fsck(data)
+        return
+    assert fsck(data) == 600
+
+
+def test_partial_tiles_removed_by_others_do_not_stop_the_writer(data: Path) -> None:
+    """The public directory is trusted for nothing, not even for what is to be removed."""
+    with LocalStorage(data) as storage:
+        writer = open_writer(storage, data)
+        writer.append(commitments(0, 100))
+        writer.publish()
+        for path in (data / PUBLIC / "tile" / "0").glob("*.p"):
+            shutil.rmtree(path)
+        writer.append(commitments(100, 300))
+        writer.publish()
+    assert fsck(data) == 400
+
+
+def test_no_thread_writes_after_the_first_failed_write(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed fsync nobody can say what is on the disk, so nothing is built on it."""
+    with LocalStorage(data) as storage:
+        writer = open_writer(storage, data)
+        writer.append(commitments(0, 3))
+
+        def failing(_handle: int) -> None:
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", failing)
+            with pytest.raises(StorageError, match="Input/output error"):
+                writer.publish()
+        with pytest.raises(StorageError, match="a write before it failed"):
+            writer.append(commitments(3, 1))
+    grown(data, 1)
+    assert fsck(data) == 4
+
+
+def test_payloads_are_for_their_owner_only(data: Path) -> None:
+    """Readings and salts are in the database; its side files have its mode."""
+    with LocalStorage(data) as storage:
+        open_writer(storage, data)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in data.glob(f"{DATABASE}*")}
+    assert modes == {DATABASE: 0o600, f"{DATABASE}-wal": 0o600, f"{DATABASE}-shm": 0o600}
+
+
+def test_log_key_that_others_may_read_is_refused(data: Path) -> None:
+    """A private key with a public mode is one that someone may have copied."""
+    (data / LOG_KEY).chmod(0o644)
+    with pytest.raises(StorageError, match="chmod 600"):
+        load_signer(data / LOG_KEY)
+
+
+def test_numbers_beyond_the_database_find_nothing(data: Path) -> None:
+    """Numbers come from strangers' messages; those that no column can hold are simply not there."""
+    with LocalStorage(data) as storage:
+        assert storage.find(Place(bytes(32), 0, 2**64 - 1)) is None
+        assert storage.batches_since(bytes(32), 2**64 - 1, 5) == []
+        assert storage.checkpoint_root(2**64 - 1) is None
