@@ -4,9 +4,12 @@ Its cursor lies in the store and moves in the same transaction as what it counts
 the published tree and, read-only, the payloads; a store that is away delays only the view.
 """
 
+import os
 import signal
+import sqlite3
 import sys
 import threading
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +19,14 @@ from aggregator.timeseries.embedded import EmbeddedStore
 from ledger.batch import LEAVES_PER_BATCH, Header
 from ledger.checkpoint import parse_checkpoint
 from ledger.entry import BatchEntry, Enrolment, parse_entry
+from ledger.errors import LedgerError
 from ledger.fsck import CHECKPOINT_PATH
 from ledger.note import parse_note
 from ledger.tiles import TileReader
 from ledger.writer.local import LocalReader
 from ledger.writer.payload import Leaf, parse_payload, payload_hashes
+from ledger.writer.storage import StorageError
+from vitalseal.errors import UserError
 
 PORTION = 128  # entries in one transaction of the store
 POLL_S = 0.25  # how long the view may lag behind a checkpoint that was just published
@@ -103,7 +109,7 @@ class Projection:
         registry.close()
 
 
-def main() -> None:
+def main() -> int:
     """Projects until standard input closes, which it does when the aggregator that started this ends, however."""
     data = Path(sys.argv[1])
     # Ctrl-C on a terminal reaches us too; when to end is our parent's word alone.
@@ -111,18 +117,22 @@ def main() -> None:
     parent_gone = threading.Event()
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):
+            pass
         parent_gone.set()
 
     threading.Thread(target=watch, daemon=True).start()
-    with EmbeddedStore(data) as store:
-        projection = Projection(data, store)
-        while not parent_gone.is_set():
-            if not projection.catch_up():
-                parent_gone.wait(POLL_S)
-        projection.catch_up()
-        projection.close()
+    try:
+        with EmbeddedStore(data) as store, closing(Projection(data, store)) as projection:
+            while not parent_gone.is_set():
+                if not projection.catch_up():
+                    parent_gone.wait(POLL_S)
+            projection.catch_up()
+    except (UserError, StorageError, LedgerError, sqlite3.Error) as error:
+        print(f"vitalseal: projection: {error}", file=sys.stderr)  # noqa: T201 - a program of its own
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -160,13 +160,14 @@ class Service:
         """Takes in a device's own status: whether it is there, and from which checkpoint on it wants consistency."""
         if not message.payload:
             return  # an empty retained message clears the topic
+        if not self._keys.of(message.device):
+            return  # anyone may publish under a name; only devices with an enrolled key take up memory here
         try:
             status = parse_status(message.payload)
         except LedgerError as error:
-            logger.warning("status of %s is not one: %s", message.device, error)
+            if self._meter.may_tell(message.device, Reason.MALFORMED, time.monotonic()):
+                logger.warning("status of %s is not one: %s", message.device, error)
             return
-        if not self._keys.of(message.device):
-            return  # anyone may publish under a name; only devices with an enrolled key take up memory here
         with self._lock:
             self._meter.heard(message.device, online=status.online)
             if status.online:

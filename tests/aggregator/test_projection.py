@@ -1,5 +1,7 @@
 """The projection: every published reading is in the store with what proves it; killed anywhere, it resumes."""
 
+import subprocess
+import sys
 import time
 from contextlib import closing
 
@@ -118,3 +120,13 @@ def projected(data):
             return store.cursor() > 0
     except UserError:
         return False
+
+
+def test_projection_of_a_store_that_is_garbage_says_so_in_one_line(data, device):
+    """A reading store that is no database stops the view, in words."""
+    fill(data, [device], 1)
+    (data / "readings.db").write_bytes(b"garbage" * 1000)
+    command = [sys.executable, "-m", "aggregator.projection", str(data)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "readings.db" in done.stderr

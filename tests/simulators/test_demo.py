@@ -16,7 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.timeseries.embedded import EmbeddedStore
+from ledger.checkpoint import Checkpoint
+from ledger.entry import BatchEntry
 from ledger.kinds import BY_NAME
+from ledger.merkle import hash_leaf, hash_node
+from ledger.writer.create import LOG_KEY, load_signer
 from simulators.account import settle
 from simulators.broker import HOST, free_port
 
@@ -202,6 +207,25 @@ def test_account_of_a_log_that_was_altered(copy):
     data[-1] ^= 1
     bundle.write_bytes(data)
     assert any(problem.startswith("fsck: ") for problem in account_of(copy).problems)
+
+
+def test_account_of_a_store_that_tells_another_history(copy):
+    """A proof that ends in a checkpoint of another history, signed by the log itself, verifies and is still found."""
+    with EmbeddedStore(copy, readonly=True) as store:
+        batch = store.batch(next(store.readings()).log_index)
+    size = batch.log_index + 1  # a tree in which the batch is last, so each hash of the path is a left sibling
+    path = [bytes([number]) * 32 for number in range(batch.log_index.bit_count())]
+    root = hash_leaf(BatchEntry(batch.header, batch.signature).encode())
+    for sibling in path:
+        root = hash_node(sibling, root)
+    signer = load_signer(copy / LOG_KEY)
+    forged = Checkpoint(signer.verifier.name, size, root).sign(signer).encode()
+    change(copy, "INSERT INTO checkpoints VALUES (99999, ?)", forged)
+    statement = "UPDATE batches SET checkpoint = 99999, inclusion = ? WHERE log_index = ?"
+    change(copy, statement, b"".join(path), batch.log_index)
+    account = account_of(copy)
+    assert account.verified == account.readings
+    assert account.problems == (f"the store holds a checkpoint of size {size} that is not of this log's history",)
 
 
 def change(data, statement, *values):

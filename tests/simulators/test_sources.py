@@ -369,6 +369,7 @@ def test_sources_are_found_by_their_entry_points(kind):
     )
     assert source.source_id == b"12345678"
     assert len(source.description.encode()) <= 64
+    assert source.description.isascii()
     assert source.description.isprintable()
 
 
