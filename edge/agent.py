@@ -31,16 +31,18 @@ from edge.seal import Sealer
 from edge.source import Source
 from edge.thread import OutboxThread
 from edge.window import Pace, Window
+from ledger.batch import MAX_DESCRIPTION, MAX_SOURCES
 from ledger.keys import Signer
 from ledger.policy import Policy
+from ledger.reading import MAX_SOURCE
 from vitalseal.errors import UserError
 
 # Stopping tries this long to see what is under way stored, and as long to say goodbye; service managers wait 90 s.
 DRAIN_S = 5.0
 # Running time is counted, and old batches are looked for, this often.
 KEEP_EVERY_S = 60.0
-# Header, secret, signature and descriptions of 256 sources, beside the readings of a batch.
-_ENVELOPE_OVERHEAD = 32 * 1024
+# Header, secret, signature and the rest, with every source that a batch may describe, beside its readings.
+ENVELOPE_OVERHEAD = 1024 + MAX_SOURCES * (MAX_SOURCE + MAX_DESCRIPTION + 8)
 _DAY_S = 86400.0
 
 _log = logging.getLogger(__name__)
@@ -85,7 +87,7 @@ class Agent:
         """The agent works until `stop()`, or, if asked to, until all sources are finished and all is receipted.
 
         Raises:
-            UserError: the outbox or the disk cannot go on; one line that says what to do. What was accepted is kept.
+            UserError: the outbox or the disk cannot go on, or a source cannot be described; one line that says why.
         """
         try:
             files.make_directory(self._config.data)
@@ -152,7 +154,7 @@ class Agent:
         self._changed()
 
     async def _seal(self, outbox: Outbox, courier: Courier) -> None:
-        most = self._limits.max_bytes + _ENVELOPE_OVERHEAD
+        most = self._limits.max_bytes + ENVELOPE_OVERHEAD
         while True:
             self._seal_wake.clear()
             room = courier.room(most)

@@ -27,6 +27,17 @@ for some seconds, the rest stays in the outbox. A broker that is away is no erro
 tried again."""
 
 
+# A rollback cannot be mended in place: what the log holds behind the copy is not in it, and a place is used once.
+_OUTDATED = """
+THIS OUTBOX IS NOT THE LATEST ONE OF ITS KEY: the aggregator says that the log holds another batch in a place that
+this outbox wants. Either the outbox is an older copy (a restored backup or SD image), or another agent runs with the
+same key. Nothing more of it can be delivered.
+What to do: if neither can be, ask whoever runs the aggregator first, for a reject is not signed. Otherwise stop the
+agent; see that no other one has the key; move {path} away, with -wal and -shm beside it, and
+keep them: readings that never reached the log are only there. Then start the agent: it begins a new epoch, whose first
+batch says that an outbox was lost. If this comes again, the copy's count of epochs was old, too: do the same again."""
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """The three commands and their arguments."""
     commands = parser.add_subparsers(dest="edge_command", metavar="init|run|status", required=True)
@@ -170,6 +181,7 @@ def _status(args: argparse.Namespace) -> int:
     running = locked(config.outbox) if config.outbox.exists() else False
     with OutboxReader(config.outbox) as reader:
         counts, anchor, reject = reader.counts(), reader.anchor(), reader.last_reject()
+        outdated = reader.outdated() is not None
         oldest_ns = reader.oldest_unstored_ns()
         report: dict[str, Any] = {
             "device": config.device,
@@ -182,8 +194,11 @@ def _status(args: argparse.Namespace) -> int:
             "checkpoint_size": None if anchor is None else anchor.size,
             "last_reject": None if reject is None else dataclasses.asdict(reject),
             "refused_input": reader.refused(),
+            "outdated": outdated,
         }
     print(json.dumps(report) if args.json else _for_people(report))
+    if outdated and not args.json:
+        print(_OUTDATED.format(path=config.outbox))
     return 0
 
 

@@ -61,6 +61,7 @@ class Collector:
         self._readings = 0
         self._bytes = 0
         self._stop = asyncio.Event()
+        self._over = False  # no source can give anything any more
         self._arrived = asyncio.Event()
         self._urgent = asyncio.Event()
         self._room = asyncio.Event()
@@ -85,7 +86,8 @@ class Collector:
             for task in collecting:
                 task.cancel()
             await asyncio.wait({finished})
-            self._stop.set()
+            # Only now: between `stop` and the end of its task a source may still give, and `commit` must be there.
+            self._over = True
             self._arrived.set()
             self._urgent.set()
             await committing
@@ -127,7 +129,6 @@ class Collector:
         return Delivery(source.name, tuple(readings), chunk.cursor, refused)
 
     async def _enqueue(self, delivery: Delivery) -> None:
-        await self._room.wait()
         self._queue.append(delivery)
         self._readings += len(delivery.readings)
         self._bytes += delivery.size
@@ -136,6 +137,8 @@ class Collector:
             self._urgent.set()
         if self._bytes >= MAX_QUEUED_BYTES:
             self._room.clear()
+        # Behind the queueing, so that a source which is stopped here has given its chunk.
+        await self._room.wait()
 
     async def _commit(self) -> None:
         while True:
@@ -148,7 +151,7 @@ class Collector:
             queue, readings, size = self._queue, self._readings, self._bytes
             self._queue, self._readings, self._bytes = [], 0, 0
             self._room.set()
-            if not self._stop.is_set():
+            if not self._over:
                 self._arrived.clear()
                 self._urgent.clear()
             await self._accept(queue)

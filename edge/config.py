@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ledger.batch import MAX_READINGS, check_origin
+from ledger.batch import MAX_READINGS, MAX_SOURCES, check_origin
 from ledger.errors import MalformedError
 from vitalseal import config as configuration
 from vitalseal.topics import check_device
 
 PROTOCOLS = ("auto", "5", "3.1.1")
-# A batch describes at most 256 sources, and readings of sources that left the configuration may still be waiting.
-MAX_SOURCES = 64
+# Half of what a batch can describe: readings of sources that left the configuration may still be waiting.
+MAX_CONFIGURED = MAX_SOURCES // 2
 # A full waveform (16 KB of samples) must fit a batch, and a batch with its descriptions a 256 KB envelope.
 MIN_BATCH_BYTES, MAX_BATCH_BYTES = 20_000, 200_000
 MIN_SOURCE_ID, MAX_SOURCE_ID = 8, 16
@@ -140,8 +140,8 @@ class EdgeConfig:
             raise ValueError(str(error)) from None
         if not 0.0 <= self.keep_days <= 36500.0:
             raise ValueError(f"keep_days: {self.keep_days} is not from 0 to 36500")
-        if len(self.sources) > MAX_SOURCES:
-            raise ValueError(f"sources: {len(self.sources)}, more than the {MAX_SOURCES} allowed")
+        if len(self.sources) > MAX_CONFIGURED:
+            raise ValueError(f"sources: {len(self.sources)}, more than the {MAX_CONFIGURED} allowed")
         for what in ("name", "id"):
             values = [getattr(source, what) for source in self.sources]
             if twice := next((value for value in values if values.count(value) > 1), None):

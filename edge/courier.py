@@ -165,7 +165,10 @@ class Courier:
             self._window.rejected(place, reject.reason, time.monotonic())
         # Order mends itself; anything else takes a person.
         if reject.reason != Reason.OUT_OF_ORDER:
-            self._note_fault(f"the aggregator rejects batches: {reason_name(reject.reason)}: {reject.detail}")
+            self._note_fault(
+                f"the aggregator rejects batches: {reason_name(reject.reason)}: {reject.detail};"
+                " `vitalseal edge status` says more"
+            )
 
     async def _take_receipt(self, outcome: Outcome) -> None:
         now = time.monotonic()

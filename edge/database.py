@@ -19,6 +19,16 @@ SEALED, STORED, RECEIPTED = 0, 1, 2  # batches.state; it only rises
 MAX_SQLITE = 2**63 - 1  # the formats' 64-bit numbers have no sign, SQLite's have
 
 _FORMAT = 1
+_DAMAGED = (
+    "the file is damaged; keep it for a repair, with its -wal beside it, but move both away and start again: the"
+    " device's chain then goes on in a new epoch, whose first batch says that an outbox was lost"
+)
+# What a person can do, by SQLite's primary error code.
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "make room; until then nothing more is accepted",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+}
 _PAGE_CACHE_KB = 2048  # the agent's memory does not grow with the outbox
 
 _SCHEMA = """
@@ -53,16 +63,22 @@ CREATE INDEX batches_by_state ON batches (state, epoch, seq);
 
 
 class OutboxError(UserError):
-    """The outbox cannot be used or kept; nothing that was accepted is lost by it."""
+    """The outbox cannot be used or kept; says which file, and what to do where that is known."""
 
 
 def open_database(path: Path, first_epoch: Callable[[], int]) -> sqlite3.Connection:
     """A connection to the outbox in `path`, made with epoch `first_epoch()` if it is not there yet."""
-    with explained(path):
-        db = sqlite3.connect(path, isolation_level=None)
-        os.chmod(path, 0o600)  # noqa: PTH101 - readings and secrets: nobody else's business
+    with explained(path), contextlib.ExitStack() as stack:
+        db = stack.enter_context(contextlib.closing(sqlite3.connect(path, isolation_level=None)))
+        path.chmod(0o600)  # readings and secrets: nobody else's business
         db.execute(f"PRAGMA cache_size = -{_PAGE_CACHE_KB}")
-        db.execute("PRAGMA journal_mode = WAL")
+        # Asked for, not given: SQLite goes on in another mode where the file system cannot do this one.
+        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise OutboxError(
+                f"outbox {path}: its file system allows no write-ahead log (journal mode {mode});"
+                " put `data` on a local disk"
+            )
         # WAL's default of NORMAL syncs at checkpoints only: a power cut would take accepted readings back.
         db.execute("PRAGMA synchronous = FULL")
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -71,8 +87,9 @@ def open_database(path: Path, first_epoch: Callable[[], int]) -> sqlite3.Connect
             epoch = first_epoch()
             state = f"INSERT INTO state (one, epoch) VALUES (1, {epoch:d});"  # noqa: S608 - an int of ours
             db.executescript(f"BEGIN; {_SCHEMA} {state} PRAGMA user_version = {_FORMAT}; COMMIT;")
-        elif version != _FORMAT:
-            raise OutboxError(f"outbox {path}: format {version}, and this version knows {_FORMAT} only")
+        else:
+            _check_format(path, version)
+        stack.pop_all()  # all is well: the connection is the caller's to close
         return db
 
 
@@ -80,21 +97,26 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     """A connection that cannot write, beside the writer's."""
     if not path.exists():
         raise OutboxError(f"outbox {path}: not there; has `vitalseal edge run` been started?")
-    with explained(path):
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    with explained(path), contextlib.ExitStack() as stack:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        db = stack.enter_context(contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)))
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version != _FORMAT:
-            raise OutboxError(f"outbox {path}: format {version}, and this version knows {_FORMAT} only")
+        _check_format(path, version)
+        stack.pop_all()
         return db
 
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """SQLite's errors inside are OutboxErrors that say which file."""
+    """Errors of SQLite and of the file system inside are OutboxErrors that say which file."""
     try:
         yield
     except sqlite3.Error as error:
-        raise OutboxError(f"outbox {path}: {error}; nothing that was accepted is lost") from error
+        # The low byte is the primary code; an error of Python's own module has none.
+        advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        raise OutboxError("; ".join(filter(None, (f"outbox {path}: {error}", advice)))) from error
+    except OSError as error:
+        raise OutboxError(f"outbox {path}: {error.strerror or error}") from error
 
 
 def lock(path: Path) -> int:
@@ -136,6 +158,11 @@ def assemble(db: sqlite3.Connection, epoch: int, seq: int) -> SealedBatch | None
     header, signature, secret, info, first, last = row
     bodies = db.execute("SELECT body FROM readings WHERE id BETWEEN ? AND ? ORDER BY id", (first, last))
     return SealedBatch(header, signature, secret, info, tuple(body for (body,) in bodies))
+
+
+def _check_format(path: Path, version: int) -> None:
+    if version != _FORMAT:
+        raise OutboxError(f"outbox {path}: format {version}, and this version knows {_FORMAT} only")
 
 
 def _lock_file(path: Path) -> Path:

@@ -1,6 +1,8 @@
 """Small files that are there whole or not at all, after a power cut too."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from vitalseal.errors import UserError
@@ -9,11 +11,8 @@ from vitalseal.errors import UserError
 def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """`data` is durably in `path`, which did not exist; raises UserError."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        with _beside(path, data, mode) as beside:
+            path.hardlink_to(beside)  # unlike a rename, it takes no name that is taken
         sync_directory(path.parent)
     except FileExistsError:
         raise UserError(f"{path}: already there, and not overwritten") from None
@@ -23,17 +22,30 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 def replace(path: Path, data: bytes) -> None:
     """`path` durably holds `data`; until then it held what it held before; raises UserError."""
-    # Readers watch the directory for the final name only; the process id keeps two writers apart.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        with _beside(path, data, 0o644) as beside:
+            beside.replace(path)
         sync_directory(path.parent)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def _beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    """A file of another name, in the same directory, that durably holds `data`; that name is gone afterwards."""
+    # Readers watch the directory for the final name only; the process id keeps two writers apart.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # One that a killed process left may be a second name of the finished file: removed, never written into.
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield beside
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def make_directory(path: Path) -> None:

@@ -6,10 +6,10 @@ A new `aiomqtt.Client` for every connection: paho resends what an old one had in
 What aiomqtt 2.5 leaves to us, all in `_Client`: reason codes of PUBACKs are ignored there; a broker that drops the
 connection instead of answering CONNECT is noticed only by a time-out; a full incoming queue discards in silence.
 
-The incoming queue is bounded in bytes, and what does not fit is dropped, counted and logged. An honest aggregator
-cannot fill it: it answers at most the batches of one window. Dropping is safe for us, because every answer comes
-again when the batch is sent again; an unbounded queue would let a broker, which is trusted with nothing, take all
-memory, and stopping to read would cost the keep-alive.
+The incoming queue is bounded in bytes of memory, so an empty message counts, too; what does not fit is dropped, counted
+and logged. An honest aggregator cannot fill it: it answers at most the batches of one window. Dropping is safe for us,
+because every answer comes again when the batch is sent again; an unbounded queue would let a broker, which is trusted
+with nothing, take all memory, and stopping to read would cost the keep-alive.
 """
 
 import asyncio
@@ -42,6 +42,8 @@ RECONNECT_BASE_S, RECONNECT_CAP_S = 0.5, 30.0
 STEADY_S = 10.0
 # Two windows of answers with long proofs (256 x 2 KB), and a checkpoint note with all its witnesses a few times.
 MAX_INBOX_BYTES = 2 * 1024 * 1024
+# What a queued message takes beside payload and topic: some 350 bytes of Python objects, rounded up.
+MESSAGE_BYTES = 512
 
 # Answers handed over together, so that they can share a commit.
 MAX_AT_ONCE = 64
@@ -191,6 +193,7 @@ class _Inbox(asyncio.Queue[aiomqtt.Message]):
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
         """`item` is queued, or dropped and counted."""
+        item.properties = None  # nobody reads them, and a broker may send any number
         size = _size(item)
         if self._bytes + size > MAX_INBOX_BYTES:
             self._dropped += 1
@@ -293,7 +296,7 @@ def _as_lost() -> Iterator[None]:
 
 
 def _size(message: aiomqtt.Message) -> int:
-    return len(message.payload)
+    return len(message.payload) + len(message.topic.value) + MESSAGE_BYTES
 
 
 def _first(group: BaseExceptionGroup[ConnectionLostError]) -> BaseException:

@@ -28,10 +28,10 @@ from typing import Any
 from edge.batcher import Limits
 from edge.database import MAX_SQLITE, RECEIPTED, SEALED, STORED, assemble, explained, lock, open_database
 from edge.epoch import start_epoch
-from edge.outbox_reader import OutboxReader
 from edge.seal import Link, Sealer
+from edge.source import check_description
 from edge.window import Place
-from ledger.batch import MAX_SOURCES, Anchor, Notice, NoticeKind, SealedBatch, Source, header_hash
+from ledger.batch import MAX_DESCRIPTION, MAX_SOURCES, Anchor, Notice, NoticeKind, SealedBatch, Source, header_hash
 from ledger.envelope import format_envelope
 
 _PURGE_BATCHES = 64  # batches deleted in one transaction, so that accepting never waits long for it
@@ -79,11 +79,6 @@ class Outbox:
             os.close(self._lock)
             raise
 
-    @classmethod
-    def open_reader(cls, path: Path) -> OutboxReader:
-        """A reader beside the writer, for status and for tools; raises UserError."""
-        return OutboxReader(path)
-
     def close(self) -> None:
         """The file may be opened by others again."""
         self._db.close()
@@ -92,7 +87,12 @@ class Outbox:
     # What sources do.
 
     def register(self, source_id: bytes, description: str) -> None:
-        """Batches sealed from here on describe the source by `description`."""
+        """Batches sealed from here on describe the source by `description`.
+
+        Raises:
+            UserError: no batch could hold that, so no reading is to be accepted under it.
+        """
+        check_description(description, f"source {source_id.hex()}: description")
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO sensors (source, description) VALUES (?, ?) "
@@ -141,10 +141,7 @@ class Outbox:
                 self._link(),
                 readings=bodies,
                 sensor_times_ns=times,
-                sources=[
-                    Source(*self._row("SELECT source, description FROM sensors WHERE id = ?", sensor))
-                    for sensor in sensors
-                ],
+                sources=[self._described(sensor) for sensor in sensors],
             )
             return self._append(db, batch, ids[0], ids[-1], sum(map(len, bodies)))
 
@@ -296,6 +293,16 @@ class Outbox:
             times.append(sensor_time_ns)
             bodies.append(body)
         return ids, sensors, times, bodies
+
+    def _described(self, sensor: int) -> Source:
+        """The sensor as a batch info can hold it.
+
+        `register` lets nothing else in, but a file may have been written by a version that did. Its readings are
+        accepted, so they are sealed: question marks in a description cost less than a chain that stands still.
+        """
+        source, description = self._row("SELECT source, description FROM sensors WHERE id = ?", sensor)
+        printable = "".join(char if " " <= char <= "~" else "?" for char in description)
+        return Source(source, printable[:MAX_DESCRIPTION])
 
     def _append(self, db: sqlite3.Connection, batch: SealedBatch, first: int, last: int, reading_bytes: int) -> Sealed:
         """`batch`, with the readings `first` to `last`, is the chain's new end (inside a transaction)."""

@@ -8,6 +8,7 @@ from typing import Any, Self
 from edge.database import RECEIPTED, SEALED, STORED, assemble, explained, open_read_only
 from ledger.batch import Anchor, SealedBatch
 from ledger.reading import Reading
+from ledger.receipt import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,19 @@ class OutboxReader:
         """The last reject that any batch met."""
         row = self._row("SELECT reject_epoch, reject_seq, reject_reason, reject_detail FROM state")
         return None if row[2] is None else LastReject(*row)
+
+    def outdated(self) -> LastReject | None:
+        """The last reject, if it shows that the log knows another continuation of this key's chain than this outbox.
+
+        That is an older copy of the outbox (a restored image), or a second agent with the same key.
+        """
+        reject = self.last_reject()
+        if reject is None or reject.reason not in (Reason.EQUIVOCATION, Reason.BROKEN_CHAIN):
+            return None
+        (waits,) = self._row(
+            "SELECT count(*) FROM batches WHERE epoch = ? AND seq = ? AND state = ?", reject.epoch, reject.seq, SEALED
+        )
+        return reject if waits else None
 
     def refused(self) -> dict[str, int]:
         """By source name, pieces of input that made no reading."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge import files
+from edge.database import MAX_SQLITE
 from edge.outbox import Outbox
 from edge.window import Place
 from ledger.batch import Anchor
@@ -66,12 +67,16 @@ class ReceiptBook:
             return Outcome(fault=str(error))
         except LedgerError as error:
             return Outcome(fault=str(error))
+        if checkpoint.size > MAX_SQLITE:
+            # Anybody's log may sign what it likes; no honest one ever gets there.
+            return Outcome(fault=f"a checkpoint of size {checkpoint.size} is larger than any log")
         placed, fault = self._check_placed(receipt, checkpoint)
-        self._outbox.settle(Anchor(checkpoint.size, checkpoint.root), receipt.checkpoint, placed)
-        return Outcome(tuple(place for place, _ in placed), fault=fault)
+        self._outbox.settle(Anchor(checkpoint.size, checkpoint.root), receipt.checkpoint, list(placed.items()))
+        return Outcome(tuple(placed), fault=fault)
 
-    def _check_placed(self, receipt: Receipt, checkpoint: Checkpoint) -> tuple[list[tuple[Place, int]], str | None]:
-        placed: list[tuple[Place, int]] = []
+    def _check_placed(self, receipt: Receipt, checkpoint: Checkpoint) -> tuple[dict[Place, int], str | None]:
+        """Log index of each batch that the receipt proves, and what was wrong with another."""
+        placed: dict[Place, int] = {}  # a batch that is named twice is one batch
         fault = None
         for item in receipt.placed:
             place = (item.epoch, item.seq)
@@ -83,7 +88,7 @@ class ReceiptBook:
             except VerificationError as error:
                 fault = f"batch {item.epoch}/{item.seq}: {error}"
             else:
-                placed.append((place, item.index))
+                placed[place] = item.index
         return placed, fault
 
     def _keep_split_view(self, shown: Checkpoint, signed: bytes) -> None:

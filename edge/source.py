@@ -25,6 +25,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from ledger import canonical
+from ledger.batch import MAX_DESCRIPTION
+from ledger.errors import MalformedError
 from ledger.reading import Reading, ReadingValue
 from vitalseal import config as configuration
 from vitalseal.errors import UserError
@@ -100,7 +103,7 @@ class Source(Protocol):
     Attributes:
         name: as in `edge.toml`; the cursor is kept under this name.
         source_id: 8 to 16 random bytes, made by `edge init`; goes into every reading.
-        description: make and model for the batch-info leaf, at most 64 printable bytes; never a person.
+        description: make and model for the batch-info leaf, printable ASCII, at most 64 bytes; never a person.
     """
 
     name: str
@@ -132,7 +135,16 @@ def make_source(kind: str, *, name: str, source_id: bytes, options: Mapping[str,
     except (ImportError, AttributeError) as error:
         raise UserError(f"source {name!r}: type {kind!r} does not load: {error}") from None
     source: Source = cls(name=name, source_id=source_id, options=options, directory=directory)
+    check_description(source.description, f"source {name!r}: description")
     return source
+
+
+def check_description(description: str, what: str) -> None:
+    """A batch info can hold `description`; raises UserError that begins with `what`."""
+    try:
+        canonical.text(description, what, MAX_DESCRIPTION)
+    except MalformedError as error:
+        raise UserError(str(error)) from None
 
 
 def read_options(options: Mapping[str, Any], cls: type[T], *, name: str, directory: Path) -> T:

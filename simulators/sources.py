@@ -13,16 +13,17 @@ import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from edge.source import Chunk, read_options
+from ledger.batch import MAX_DESCRIPTION
 from simulators import recordings
 from simulators.recorded import recorded_series
 from simulators.replay import Clock, Series, SystemClock, replay
 from simulators.synthetic import SIGNALS, SyntheticSeries
 from vitalseal.errors import UserError
 
-MAX_DESCRIPTION = 64  # bytes, as the batch info takes them
+Options = TypeVar("Options", "RecordingOptions", "SyntheticOptions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,93 +82,76 @@ class SyntheticOptions:
             raise ValueError(f"count: {self.count} is below 0")
 
 
-class _ReplayedSource:
-    """What both have in common: a series, released by `replay`."""
+class _ReplayedSource(Generic[Options]):
+    """What both have in common: a series, released by `replay`.
+
+    Attributes:
+        OPTIONS: the dataclass of the options.
+    """
+
+    OPTIONS: type[Options]
 
     def __init__(
         self,
+        *,
         name: str,
         source_id: bytes,
-        description: str,
-        *,
-        options: RecordingOptions | SyntheticOptions,
-        series: Series,
-        clock: Clock | None,
+        options: Mapping[str, Any],
+        directory: Path,
+        clock: Clock | None = None,
     ) -> None:
+        """See `edge.source.Source`; `clock` is for tests."""
         self.name = name
         self.source_id = source_id
-        self.description = description
-        self._start_ns = options.start_ns
-        self._speed = options.speed
-        self._stop = options.stop
+        self._options: Options = read_options(options, self.OPTIONS, name=name, directory=directory)
         self._clock = clock or SystemClock()
-        self._series = series
+        self.description, self._series = self._make(self._options)
+
+    def _make(self, options: Options) -> tuple[str, Series]:
+        """The description, and the series that `options` ask for; raises UserError."""
+        raise NotImplementedError
 
     def readings(self, cursor: bytes | None) -> AsyncIterator[Chunk]:
         """Chunks from just behind `cursor`, each when it is due."""
         return replay(
             self._series,
-            start_ns=self._start_ns,
-            speed=self._speed,
+            start_ns=self._options.start_ns,
+            speed=self._options.speed,
             cursor=cursor,
             clock=self._clock,
-            stopped=lambda: self._stop is not None and self._stop.exists(),
+            stopped=lambda: self._options.stop is not None and self._options.stop.exists(),
         )
 
 
-class RecordingSource(_ReplayedSource):
+class RecordingSource(_ReplayedSource[RecordingOptions]):
     """A real recording, replayed: values, gaps and repeated times as they were, only the dates moved."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        source_id: bytes,
-        options: Mapping[str, Any],
-        directory: Path,
-        clock: Clock | None = None,
-    ) -> None:
-        """See `edge.source.Source`; `clock` is for tests."""
-        chosen = read_options(options, RecordingOptions, name=name, directory=directory)
+    OPTIONS = RecordingOptions
+
+    def _make(self, options: RecordingOptions) -> tuple[str, Series]:
         try:
-            recording = recordings.load(chosen.recording)
+            recording = recordings.load(options.recording)
         except ValueError as error:
-            raise UserError(f"source {name!r}: options: recording: {error}") from None
-        made_by = recording.device or "unnamed device"
-        super().__init__(
-            name,
-            source_id,
-            f"{made_by}, recording {recording.name}"[:MAX_DESCRIPTION],
-            options=chosen,
-            series=recorded_series(recording, start_ns=chosen.start_ns, loop=chosen.loop),
-            clock=clock,
-        )
+            raise UserError(f"source {self.name!r}: options: recording: {error}") from None
+        description = f"{recording.device or 'unnamed device'}, recording {recording.name}"[:MAX_DESCRIPTION]
+        return description, recorded_series(recording, start_ns=options.start_ns, loop=options.loop)
 
 
-class SyntheticSource(_ReplayedSource):
+class SyntheticSource(_ReplayedSource[SyntheticOptions]):
     """A made-up sensor; every reading carries DEMO_DATA."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        source_id: bytes,
-        options: Mapping[str, Any],
-        directory: Path,
-        clock: Clock | None = None,
-    ) -> None:
-        """See `edge.source.Source`; `clock` is for tests."""
-        chosen = read_options(options, SyntheticOptions, name=name, directory=directory)
-        period_s = SIGNALS[chosen.signal].period_s if chosen.period_s is None else chosen.period_s
+    OPTIONS = SyntheticOptions
+
+    def _make(self, options: SyntheticOptions) -> tuple[str, Series]:
+        period_s = SIGNALS[options.signal].period_s if options.period_s is None else options.period_s
         series = SyntheticSeries(
-            chosen.signal,
-            seed=chosen.seed,
-            start_ns=chosen.start_ns,
+            options.signal,
+            seed=options.seed,
+            start_ns=options.start_ns,
             period_ns=max(1, round(period_s * 1e9)),
-            count=chosen.count,
+            count=options.count,
         )
-        description = f"synthetic {chosen.signal}, demo data"
-        super().__init__(name, source_id, description, options=chosen, series=series, clock=clock)
+        return f"synthetic {options.signal}, demo data", series
 
 
 def _check_positive(what: str, value: float) -> None:

@@ -14,20 +14,24 @@
 
 A value outside the kind's plausible range is kept and marked questionable. A line that is none of this is counted,
 named once per kind of fault in the log (never with its content), and does not stop the ones behind it. A line
-that has no newline yet waits for it.
+that has no newline yet waits for it; at the end of a file to which nothing more can come (it was replaced, or
+`follow` is false) it is a line like any other.
 
-Where we are = inode and byte offset. A file that is renamed and made anew is read to its end, then the new one from
-its beginning; so rotate by renaming, and keep the old file until we have read it: what was still unread in a file
-that was moved while the agent was down is not found again. A file that shrank is read from its beginning.
+Where we are = inode, byte offset and a hash of the bytes just before it (file systems hand the inode of a deleted file
+to the next one). A file that is renamed and made anew is read to its end, then the new one from its beginning; so
+rotate by renaming, and keep the old file until we have read it: what was still unread in a file that was moved
+while the agent was down is not found again. A file that shrank is read from its beginning, and so is one that, when
+it is opened, holds other bytes before our place than we had read there.
 """
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -37,8 +41,10 @@ from edge.source import Chunk, Measured, read_options
 from ledger.errors import MalformedError
 from ledger.kinds import BY_NAME
 from ledger.reading import Absence, Absent, Quality, ReadingValue, Scalar
+from vitalseal.errors import UserError
 
 BLOCK = 64 * 1024  # bytes read at a time; also the longest line
+MARK_BYTES = 256  # before our place, hashed; some lines, so that times in them tell one file from another
 _MAX_NUMBER = 48  # digits, sign and exponent of any decimal that fits a reading
 
 _KEYS = {"kind", "value", "absent", "time", "ordinal", "zone_offset_min", "quality"}
@@ -48,6 +54,7 @@ _TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}:[0-9]{2})",
     re.ASCII,
 )
+_CURSOR = re.compile(rb"([0-9]{1,20}) ([0-9]{1,20}) ([0-9a-f]{16}) ([01])")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _log = logging.getLogger(__name__)
@@ -60,8 +67,9 @@ class LinesOptions:
     Attributes:
         path: the file; it may appear later.
         poll_s: seconds between looks at a file that does not grow; default 0.5.
-        follow: whether to wait for more at the end of the file; default true. If false the source is finished there.
-        description: make and model of the sensor, at most 64 bytes; default "lines of JSON".
+        follow: whether to wait for more at the end of the file; default true. If false the source is finished there,
+            and the end of the file also ends its last line.
+        description: make and model of the sensor, printable ASCII, at most 64 bytes; default "lines of JSON".
     """
 
     path: Path
@@ -91,15 +99,18 @@ class _Position:
 
     inode: int
     offset: int
+    mark: str  # hash of the bytes before `offset`; see `_mark`
     inside: bool = False
 
     def encode(self) -> bytes:
-        return f"{self.inode} {self.offset} {self.inside:d}".encode()
+        return f"{self.inode} {self.offset} {self.mark} {self.inside:d}".encode()
 
     @classmethod
     def decode(cls, cursor: bytes) -> "_Position":
-        inode, offset, inside = cursor.split(b" ")
-        return cls(int(inode), int(offset), inside == b"1")
+        match = _CURSOR.fullmatch(cursor)
+        if match is None:
+            raise UserError("its cursor is not that of a lines source; was the source's type changed?")
+        return cls(int(match[1]), int(match[2]), match[3].decode(), match[4] == b"1")
 
 
 class LinesSource:
@@ -132,16 +143,16 @@ class LinesSource:
 
     async def _until_replaced(self, file: BinaryIO, position: _Position) -> AsyncIterator[tuple[Chunk, _Position]]:
         """Chunks and where they end, until another file has the name; without `follow` until the file's end."""
-        replaced = False
+        ended = not self._options.follow
         while True:
-            chunk, position = await asyncio.to_thread(self._read, file, position)
+            chunk, position = await asyncio.to_thread(self._read, file, position, ended=ended)
             if chunk is not None:
                 yield chunk, position
-            elif replaced or not self._options.follow:
+            elif ended:
                 return
             elif await asyncio.to_thread(self._replaced, position):
                 # One more look: something may have been written between the last one and the renaming.
-                replaced = True
+                ended = True
             else:
                 await asyncio.sleep(self._options.poll_s)
 
@@ -155,12 +166,11 @@ class LinesSource:
     def _start(self, file: BinaryIO, position: _Position | None) -> _Position:
         """Where to begin in a file that was just opened."""
         status = os.fstat(file.fileno())
-        if position is None:
-            return _Position(status.st_ino, 0)
-        if position.inode == status.st_ino and position.offset <= status.st_size:
-            return position
-        _log.warning("source %s: %s is another file than before; read from its beginning", self.name, file.name)
-        return _Position(status.st_ino, 0)
+        if position is not None:
+            if position.inode == status.st_ino and position.mark == _mark(file, position.offset):
+                return position
+            _log.warning("source %s: %s is another file than before; read from its beginning", self.name, file.name)
+        return _Position(status.st_ino, 0, _mark(file, 0))
 
     def _replaced(self, position: _Position) -> bool:
         """The name now stands for another file, or the file became shorter."""
@@ -170,17 +180,22 @@ class LinesSource:
             return False  # renamed, and the new one not made yet
         return status.st_ino != position.inode or status.st_size < position.offset
 
-    def _read(self, file: BinaryIO, position: _Position) -> tuple[Chunk | None, _Position]:
-        """The whole lines in the next block, and where they end; None when there is no whole line."""
+    def _read(self, file: BinaryIO, position: _Position, *, ended: bool) -> tuple[Chunk | None, _Position]:
+        """The whole lines in the next block, and where they end; None when there is no whole line.
+
+        `ended`: nothing more will be written, so the end of the file ends a line, too.
+        """
         file.seek(position.offset)
         block = file.read(BLOCK)
         end = block.rfind(b"\n") + 1
-        if not end:
-            if len(block) < BLOCK:
-                return None, position
-            position = replace(position, offset=position.offset + BLOCK, inside=True)
+        if not end and len(block) == BLOCK:
+            position = _moved(file, position, BLOCK, inside=True)
             return Chunk(cursor=position.encode()), position
-        lines = block[:end].split(b"\n")[:-1]
+        if not end and ended and (block or position.inside):
+            end = len(block)
+        elif not end:
+            return None, position
+        lines = block[:end].removesuffix(b"\n").split(b"\n")
         refused = 0
         if position.inside:
             refused += 1
@@ -194,13 +209,25 @@ class LinesSource:
                 except _Refused as fault:
                     refused += 1
                     self._name_once(str(fault))
-        position = replace(position, offset=position.offset + end, inside=False)
+        position = _moved(file, position, end, inside=False)
         return Chunk(tuple(readings), position.encode(), refused), position
 
     def _name_once(self, fault: str) -> None:
         if fault not in self._named:
             self._named.add(fault)
             _log.warning("source %s: %s: %s (said once)", self.name, self._options.path, fault)
+
+
+def _moved(file: BinaryIO, position: _Position, by: int, *, inside: bool) -> _Position:
+    offset = position.offset + by
+    return _Position(position.inode, offset, _mark(file, offset), inside)
+
+
+def _mark(file: BinaryIO, offset: int) -> str:
+    """What tells `file` from another one that has come to the same inode, if it was read up to `offset`."""
+    start = max(0, offset - MARK_BYTES)
+    file.seek(start)
+    return hashlib.sha256(file.read(offset - start)).hexdigest()[:16]
 
 
 def parse_line(line: bytes) -> Measured:

@@ -8,8 +8,7 @@ import aiomqtt
 import pytest
 
 from edge.database import open_database
-from edge.outbox import Outbox
-from edge.outbox_reader import Counts
+from edge.outbox_reader import Counts, OutboxReader
 from edge.source import Chunk
 from ledger.batch import Header, Notice, NoticeKind
 from ledger.note import NoteSigner
@@ -38,7 +37,7 @@ async def running(agent, **options):
 
 def kept(directory):
     """What the outbox holds: counts, bodies, receipted places."""
-    with Outbox.open_reader(directory / "data" / "outbox.db") as reader:
+    with OutboxReader(directory / "data" / "outbox.db") as reader:
         return reader.counts(), list(reader.bodies()), list(reader.receipted())
 
 
@@ -53,7 +52,7 @@ async def until_counts(directory, condition):
 
 def counts_of(path):
     try:
-        with Outbox.open_reader(path) as reader:
+        with OutboxReader(path) as reader:
             return reader.counts()
     except UserError:  # the file is there and its tables are not yet
         return Counts(0, 0, 0, 0, 0, 0, 0, 0)
@@ -141,7 +140,7 @@ async def test_agent_retries_what_was_rejected(broker, standin, agent_for, sourc
     async with running(agent_for(broker, source)):
         source.feed(250)
         await standin.until(lambda: standin.rejects.count((0, 0)) >= 3)
-        with Outbox.open_reader(directory / "data" / "outbox.db") as reader:
+        with OutboxReader(directory / "data" / "outbox.db") as reader:
             assert reader.last_reject().reason == Reason.UNKNOWN_KEY
         standin.reject_with = None
         await receipted(directory, 250)
@@ -212,6 +211,15 @@ async def test_agent_on_a_busy_outbox_is_refused(agent_for, source, directory):
         await accepted(directory, 1)
         with pytest.raises(UserError, match="another agent is using it"):
             await agent_for(None, FedSource()).run()
+
+
+async def test_agent_with_a_source_that_cannot_be_described_is_refused(agent_for, directory):
+    """Before anything is read: what is accepted under such a description could never leave in a batch."""
+    source = FedSource(description="Gürtel")
+    source.feed(1)
+    with pytest.raises(UserError, match="description: not printable ASCII"):
+        await agent_for(None, source).run()
+    assert kept(directory)[0].accepted == 0
 
 
 async def test_agent_on_a_full_disk_ends_with_one_line(agent_for, source, monkeypatch):

@@ -1,6 +1,7 @@
 """`vitalseal edge`: set up, run, look; every mistake is one line."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -12,12 +13,17 @@ import pytest
 from edge.config import load
 from edge.key import create_key, load_key
 from edge.outbox import Outbox
+from edge.outbox_reader import OutboxReader
+from edge.seal import Sealer
 from edge.setup import SourceSpec, initialise
 from edge.source import make_source
 from ledger.entry import parse_entry
 from ledger.note import NoteSigner
+from ledger.receipt import Reason
 from tests.brokers import free_port
+from tests.edge.conftest import SOURCE_ID
 from tests.edge.standin import ORIGIN, POLICY_TEXT, StandIn
+from tests.edge.test_outbox import LIMITS, delivery
 from vitalseal.cli import main
 from vitalseal.errors import UserError
 
@@ -104,6 +110,7 @@ def test_configuration_survives_odd_values(place):
         ({"source": "wrist=line:path=x"}, "known are lines"),
         ({"source": "wrist=lines:pat=x"}, "did you mean 'path'"),
         ({"source": "Wrist=lines:path=x"}, "name: 'Wrist'"),
+        ({"source": "wrist=lines:path=x,description=Gürtel"}, "source 'wrist': description: not printable ASCII"),
         ({"broker": "nowhere"}, "HOST:PORT"),
         ({"broker": "host:99999"}, "port: 99999"),
         ({"more": ["--registrar", "x.key"]}, "go together"),
@@ -202,6 +209,25 @@ def test_status_before_the_first_run_says_so(place, capsys):
     assert "not there" in capsys.readouterr().err
 
 
+def test_status_of_a_restored_outbox_says_what_to_do(place, capsys):
+    """The log holds other batches behind an old copy; waiting mends nothing, so status must not look harmless."""
+    init()
+    config = load(place / "edge.toml")
+    config.data.mkdir()
+    with contextlib.closing(Outbox(config.outbox, config.key)) as outbox:
+        outbox.register(SOURCE_ID, "a test")
+        outbox.accept([delivery(0, 3)])
+        outbox.seal_next(LIMITS, Sealer(load_key(config.key), ORIGIN))
+    assert status(capsys)["outdated"] is False
+    with contextlib.closing(Outbox(config.outbox, config.key)) as outbox:
+        outbox.record_reject((0, 0), Reason.EQUIVOCATION, "another header holds this place")
+    assert status(capsys)["outdated"] is True
+    assert main(["edge", "status"]) == 0
+    said = capsys.readouterr().out
+    assert "an older copy" in said
+    assert f"move {config.outbox} away" in said
+
+
 def test_help_says_what_each_argument_is_for(capsys):
     """Every command explains itself."""
     for command in ("init", "run", "status"):
@@ -248,7 +274,7 @@ async def test_killed_again_and_again_every_line_is_logged_once(mosquitto, place
         await standin.until(lambda: len(standin.readings) == written, 60)
         run.send_signal(signal.SIGTERM)
         assert await run.wait() == 0
-        with Outbox.open_reader(place / "data" / "outbox.db") as reader:
+        with OutboxReader(place / "data" / "outbox.db") as reader:
             bodies = list(reader.bodies())
         assert standin.readings == bodies
         assert len(bodies) == written

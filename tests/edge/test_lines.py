@@ -191,10 +191,27 @@ async def test_line_without_newline_waits(tmp_path):
     """Half a line is no line; it is read when it is whole."""
     whole = line(62)
     write(tmp_path, line(61), whole[:20])
-    readings, cursor, refused = await collect(make(tmp_path))
-    assert (values(readings), refused) == (["61"], 0)
-    write(tmp_path, whole[20:])
-    assert values((await collect(make(tmp_path), cursor))[0]) == ["62"]
+    chunks = make(tmp_path, follow=True).readings(None)
+    async with asyncio.timeout(10):
+        first = await anext(chunks)
+        write(tmp_path, whole[20:])
+        second = await anext(chunks)
+    await chunks.aclose()
+    assert [values(chunk.readings) for chunk in (first, second)] == [["61"], ["62"]]
+    assert (first.refused, second.refused) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("rest", "read", "refused"),
+    [(line(62)[:-1], ["61", "62"], 0), (line(62)[:20], ["61"], 1), (b'"' + b"y" * (2 * lines.BLOCK), ["61"], 1)],
+    ids=["whole", "cut", "too long"],
+)
+async def test_last_line_of_a_file_that_is_not_followed_is_read_or_counted(tmp_path, rest, read, refused):
+    """Nothing more can come, so the end of the file ends the line; a second run finds nothing left."""
+    write(tmp_path, line(61), rest)
+    readings, cursor, count = await collect(make(tmp_path))
+    assert (values(readings), count) == (read, refused)
+    assert await collect(make(tmp_path), cursor) == ([], cursor, 0)
 
 
 async def test_file_larger_than_a_block_is_read_in_chunks(tmp_path):
@@ -262,6 +279,39 @@ async def test_truncated_file_is_read_from_its_beginning(tmp_path):
     _, cursor, _ = await collect(make(tmp_path))
     write(tmp_path, line(63), mode="wb")
     assert values((await collect(make(tmp_path), cursor))[0]) == ["63"]
+
+
+async def test_last_line_of_a_replaced_file_is_read(tmp_path):
+    """What a writer left without a newline when its file was rotated away is not dropped in silence."""
+    write(tmp_path, line(61))
+    chunks = make(tmp_path, follow=True).readings(None)
+    async with asyncio.timeout(10):
+        await anext(chunks)
+        write(tmp_path, line(62)[:-1])
+        (tmp_path / "in.ndjson").rename(tmp_path / "in.ndjson.1")
+        write(tmp_path, line(63))
+        assert [values((await anext(chunks)).readings) for _ in range(2)] == [["62"], ["63"]]
+    await chunks.aclose()
+
+
+async def test_new_file_with_an_old_inode_is_read_from_its_beginning(tmp_path, caplog):
+    """File systems hand out the inode of a deleted file again; the bytes before our place tell the two apart.
+
+    Writing into the same file makes the one case that matters certain: same inode, at least as long as before.
+    """
+    write(tmp_path, line(61), line(62))
+    _, cursor, _ = await collect(make(tmp_path))
+    write(tmp_path, line(71), line(72), line(73), mode="wb")
+    assert values((await collect(make(tmp_path), cursor))[0]) == ["71", "72", "73"]
+    assert "another file than before" in caplog.text
+
+
+@pytest.mark.parametrize("cursor", [b"x", b"1 2", b"1 2 0", b"1 -2 0123456789abcdef 0", b"1 2 0123456789abcdef 0\n"])
+async def test_cursor_of_another_source_is_refused(tmp_path, cursor):
+    """A source whose type was changed says so, rather than to begin anew and repeat everything."""
+    write(tmp_path, line(61))
+    with pytest.raises(UserError, match="was the source's type changed"):
+        await collect(make(tmp_path), cursor)
 
 
 @pytest.mark.parametrize(

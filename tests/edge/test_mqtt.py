@@ -2,12 +2,15 @@
 
 import asyncio
 import random
+import tracemalloc
 
 import aiomqtt
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from edge.config import BrokerConfig
-from edge.mqtt import MAX_INBOX_BYTES, Uplink, _Inbox
+from edge.mqtt import MAX_INBOX_BYTES, MESSAGE_BYTES, Uplink, _Inbox
 from ledger.receipt import Status, parse_status
 from tests.brokers import Mosquitto, free_port
 from vitalseal import topics
@@ -159,7 +162,7 @@ async def test_nobody_listening_is_tried_again_with_growing_pauses():
 async def test_inbox_drops_beyond_its_bytes_and_says_so(caplog):
     """Bounded memory, and never in silence; what is taken out makes room again."""
     inbox = _Inbox()
-    big = aiomqtt.Message("t", bytes(MAX_INBOX_BYTES // 4), 1, False, 1, None)
+    big = aiomqtt.Message("t", bytes(MAX_INBOX_BYTES // 4 - MESSAGE_BYTES - 1), 1, False, 1, None)
     for _ in range(10):
         inbox.put_nowait(big)
     assert inbox.qsize() == 4
@@ -167,3 +170,19 @@ async def test_inbox_drops_beyond_its_bytes_and_says_so(caplog):
     inbox.get_nowait()
     inbox.put_nowait(big)
     assert inbox.qsize() == 4
+
+
+async def test_inbox_of_empty_messages_takes_no_more_memory_than_it_may():
+    """A broker, trusted with nothing, may send messages without payload as fast as it can, and with any properties."""
+    inbox = _Inbox()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(100_000):
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.UserProperty = ("name", "x" * 100)
+        inbox.put_nowait(aiomqtt.Message(f"vitalseal/v1/{number}/receipt", b"", 0, False, 1, properties))
+    del properties
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 1000 < inbox.qsize() <= MAX_INBOX_BYTES // MESSAGE_BYTES
+    assert after - before <= MAX_INBOX_BYTES

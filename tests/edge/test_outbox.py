@@ -1,19 +1,26 @@
 """The outbox: what is accepted stays, what is sealed never changes, and only receipted batches are ever deleted."""
 
+import errno
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
+from edge.agent import ENVELOPE_OVERHEAD
 from edge.batcher import Limits
+from edge.config import MAX_BATCH_BYTES
 from edge.database import MAX_SQLITE, locked
 from edge.outbox import Delivery, Outbox
+from edge.outbox_reader import OutboxReader
 from edge.seal import Sealer
-from ledger.batch import Anchor, Header, Notice, NoticeKind, header_hash
-from ledger.envelope import parse_envelope
+from ledger.batch import MAX_DESCRIPTION, MAX_SOURCES, Anchor, Header, Notice, NoticeKind, header_hash
+from ledger.envelope import MAX_ENVELOPE, parse_envelope
 from ledger.reading import Reading
+from ledger.receipt import Reason
 from tests.edge.conftest import SOURCE_ID, measured
 from tests.edge.standin import ORIGIN
 from vitalseal.errors import UserError
@@ -70,7 +77,7 @@ def test_accepting_moves_readings_cursor_and_count_together(outbox, path):
     """One commit holds the readings, where their source goes on and how much input it refused."""
     outbox.accept([delivery(0, 5, cursor=b"5", refused=2), delivery(5, 1, name="other")])
     outbox.accept([delivery(6, 0, cursor=None, refused=1)])
-    with Outbox.open_reader(path) as reader:
+    with OutboxReader(path) as reader:
         assert (reader.counts().accepted, reader.refused()) == (6, {"fed": 3, "other": 0})
     assert (outbox.cursor("fed"), outbox.cursor("other"), outbox.cursor("new")) == (b"5", None, None)
 
@@ -80,7 +87,7 @@ def test_failed_accept_leaves_nothing(outbox, path):
     stranger = Delivery("stranger", ((b"unknown!", 0, b""),), b"1", 0)
     with pytest.raises(UserError, match="NOT NULL"):
         outbox.accept([delivery(0, 5, cursor=b"5"), stranger])
-    with Outbox.open_reader(path) as reader:
+    with OutboxReader(path) as reader:
         assert reader.counts().accepted == 0
     assert outbox.cursor("fed") is None
 
@@ -149,7 +156,7 @@ def test_index_that_sqlite_cannot_hold_is_clamped(outbox, sealer, path):
     outbox.seal_next(LIMITS, sealer)
     assert outbox.mark_stored([((0, 0), 2**64 - 1)]) == [(0, 0)]
     outbox.record_reject((0, 2**64 - 1), 1, "detail")
-    with Outbox.open_reader(path) as reader:
+    with OutboxReader(path) as reader:
         assert reader.last_reject().seq == MAX_SQLITE
 
 
@@ -164,7 +171,7 @@ def test_purge_deletes_only_old_receipted_batches(outbox, sealer, path):
     assert outbox.purge(100.0) == 0
     outbox.record_life(1.0)
     assert (outbox.purge(100.0), outbox.purge(100.0)) == (1, 0)
-    with Outbox.open_reader(path) as reader:
+    with OutboxReader(path) as reader:
         counts = reader.counts()
         assert len(list(reader.bodies())) == 25
     assert (counts.accepted, counts.unsealed, counts.sealed, counts.stored, counts.receipted) == (35, 5, 10, 10, 10)
@@ -181,6 +188,36 @@ def test_ids_are_not_used_twice_after_a_purge(outbox, sealer):
     outbox.accept([delivery(10, 3)])
     assert outbox.open_readings()[0] == 3
     assert outbox.seal_next(LIMITS, sealer).readings == 3
+
+
+@pytest.mark.parametrize("description", ["G\u00fcrtel", "a\tb", "x" * 65])
+def test_description_that_no_batch_can_hold_is_refused(outbox, path, description):
+    """Before a reading can be accepted under it: afterwards nothing could ever be sealed again."""
+    with pytest.raises(UserError, match=r"description: not printable ASCII of at most 64 bytes$"):
+        outbox.register(b"another!", description)
+    outbox.register(b"another!", "d" * 64)
+
+
+def test_description_of_an_older_version_does_not_stop_the_chain(outbox, sealer, path):
+    """A file may hold what `register` refuses today; the readings under it were accepted, so they are sealed."""
+    outbox._db.execute("UPDATE sensors SET description = ?", ("G\u00fcrtel\n" + "x" * 80,))
+    outbox.accept([delivery(0, 3)])
+    assert outbox.seal_next(LIMITS, sealer).readings == 3
+    (described,) = parse_envelope(outbox.envelope((0, 0))).info.sources
+    assert described.description == "G?rtel?" + "x" * 57
+
+
+def test_batch_with_every_source_described_fits_what_the_window_is_asked_for(outbox, sealer):
+    """The agent asks for room before it seals: no envelope is larger than its readings and the overhead."""
+    longest = [bytes(15) + bytes([at]) for at in range(MAX_SOURCES + 1)]
+    for source in longest:
+        outbox.register(source, "d" * MAX_DESCRIPTION)
+    readings = [(source, 0, measured(0).received(source, 0).encode()) for source in longest]
+    outbox.accept([Delivery("fed", tuple(readings), None, 0)])
+    sealed = outbox.seal_next(Limits(200, 20_000, 1.0), sealer)
+    assert sealed.readings == MAX_SOURCES
+    assert sealed.size - sealed.reading_bytes <= ENVELOPE_OVERHEAD
+    assert MAX_BATCH_BYTES + ENVELOPE_OVERHEAD <= MAX_ENVELOPE
 
 
 def test_lost_outbox_begins_the_next_epoch_with_a_notice(outbox, sealer, path, reopen):
@@ -206,7 +243,7 @@ def test_second_writer_is_refused(outbox, path, directory):
 def test_reader_cannot_write_and_sees_one_moment(outbox, sealer, path):
     """Counts add up while the writer works."""
     outbox.accept([delivery(0, 25)])
-    with Outbox.open_reader(path) as reader:
+    with OutboxReader(path) as reader:
         outbox.seal_next(LIMITS, sealer)
         counts = reader.counts()
         assert counts.accepted == counts.unsealed + counts.sealed + counts.stored + counts.receipted
@@ -218,7 +255,7 @@ def test_reader_cannot_write_and_sees_one_moment(outbox, sealer, path):
 def test_reader_of_no_outbox_says_so(tmp_path):
     """Status before the first run is a user's mistake, not a traceback; the file is not made by looking."""
     with pytest.raises(UserError, match="not there"):
-        Outbox.open_reader(tmp_path / "outbox.db")
+        OutboxReader(tmp_path / "outbox.db")
     assert not list(tmp_path.iterdir())
 
 
@@ -228,6 +265,68 @@ def test_file_that_is_no_outbox_is_refused(path, directory):
     with pytest.raises(UserError, match="not a database"):
         Outbox(path, directory / "edge.key")
     assert path.read_bytes() == b"not a database" * 100
+
+
+def test_damaged_outbox_says_what_to_do_and_promises_nothing(path, directory):
+    """What a broken disk took may have been accepted: the line must not say that nothing is lost."""
+    Outbox(path, directory / "edge.key").close()
+    path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 4096 * 20)
+    said = "malformed; the file is damaged; keep it for a repair"
+    with OutboxReader(path) as reader, pytest.raises(UserError, match=said) as caught:
+        reader.counts()
+    assert "lost" not in str(caught.value).partition("damaged")[0]
+
+
+def test_file_system_without_write_ahead_log_is_refused(path, directory, monkeypatch):
+    """SQLite goes on without one in silence; then readers would block the agent, and syncs mean something else."""
+    connect = sqlite3.connect
+
+    def without_shared_memory(name, **others):
+        return connect(f"{name.as_uri()}?vfs=unix-dotfile", uri=True, **others)
+
+    monkeypatch.setattr("edge.database.sqlite3.connect", without_shared_memory)
+    with pytest.raises(UserError, match="allows no write-ahead log"):
+        Outbox(path, directory / "edge.key")
+
+
+def test_outbox_of_another_owner_is_one_line(path, directory, monkeypatch):
+    """Its mode cannot be set: an error of the file system, said like SQLite's."""
+
+    def refuse(*_args, **_others):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.chmod", refuse)
+    with pytest.raises(UserError, match=r"^outbox .*outbox.db: Operation not permitted$"):
+        Outbox(path, directory / "edge.key")
+
+
+def test_failed_opening_leaves_no_connection(path, directory):
+    """Closed at once, not when the garbage collector comes by: Python 3.13 warns of that."""
+    path.write_bytes(b"not a database" * 100)
+    errors = []  # a traceback would keep its connection alive
+    for opening in (lambda: Outbox(path, directory / "edge.key"), lambda: OutboxReader(path)):
+        with pytest.raises(UserError, match="not a database") as caught:
+            opening()
+        errors.append(caught.value)
+    assert open_files(path) == []
+
+
+def open_files(path):
+    """Descriptors of this process that have `path` open."""
+    return [fd for fd in Path("/proc/self/fd").iterdir() if fd.exists() and fd.resolve() == path]
+
+
+def test_outdated_outbox_is_recognised(outbox, sealer, path):
+    """Only while the batch that the log refused for another one in its place still waits."""
+    outbox.accept([delivery(0, 20)])
+    seal_all(outbox, sealer)
+    with OutboxReader(path) as reader:
+        outbox.record_reject((0, 1), Reason.UNKNOWN_KEY, "detail")
+        assert reader.outdated() is None
+        outbox.record_reject((0, 1), Reason.EQUIVOCATION, "another header holds this place")
+        assert reader.outdated().seq == 1
+        outbox.mark_stored([((0, 1), 1)])
+        assert reader.outdated() is None
 
 
 CHILD = textwrap.dedent(
@@ -277,7 +376,7 @@ def test_killed_writer_loses_nothing_accepted_and_reseals_nothing(directory, pat
         child.wait()
         child.stdout.close()
         outbox = Outbox(path, directory / "edge.key")
-        with Outbox.open_reader(path) as reader:
+        with OutboxReader(path) as reader:
             times = [Reading.decode(body).sensor_time_ns for body in reader.bodies()]
         assert times == [measured(at).sensor_time_ns for at in range(len(times))]
         assert len(times) >= accepted

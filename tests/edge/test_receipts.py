@@ -9,9 +9,11 @@ from edge.outbox import Outbox
 from edge.receipts import MAX_EVIDENCE, Outcome, ReceiptBook
 from edge.seal import Sealer
 from ledger.batch import Anchor
+from ledger.checkpoint import Checkpoint
 from ledger.entry import BatchEntry
 from ledger.note import NoteSigner
 from ledger.policy import parse_policy
+from ledger.receipt import Receipt
 from tests.edge.conftest import SOURCE_ID
 from tests.edge.standin import LOG, ORIGIN, MemoryLog, policy
 from tests.edge.test_outbox import delivery
@@ -110,6 +112,22 @@ def test_receipt_for_unknown_batches_is_ignored(book, outbox, log, seal_batch):
     receipt = log.receipt([place, (7, 7, 0), (0, 2**64 - 1, 0)])
     assert book.accept(receipt) == Outcome(((0, 0),))
     assert book.accept(receipt) == Outcome()
+
+
+def test_batch_named_twice_in_a_receipt_counts_once(book, outbox, log, seal_batch):
+    """Whoever counts open batches by the outcome must not come to minus one."""
+    place = seal_batch()
+    assert book.accept(log.receipt([place, place])) == Outcome(((0, 0),))
+    assert outbox.open_batches() == 0
+
+
+@pytest.mark.parametrize("size", [2**63, 2**64 - 1])
+def test_checkpoint_larger_than_any_log_is_a_fault(book, outbox, seal_batch, size):
+    """A log may sign any size; ours must not end in an OverflowError over it."""
+    seal_batch()
+    huge = Receipt(Checkpoint(ORIGIN, size, bytes(32)).sign(LOG).encode(), 0, (), ())
+    assert_refused(book.accept(huge), outbox, "larger than any log")
+    assert outbox.anchor() is None
 
 
 def test_proof_from_another_size_is_stale(book, outbox, log, seal_batch):

@@ -1,0 +1,86 @@
+"""Collecting: whatever a source gave is accepted, also in the moment of stopping."""
+
+import asyncio
+import random
+
+import pytest
+
+from edge import collect
+from edge.collect import Collector
+from edge.source import Chunk
+from tests.edge.conftest import measured
+
+
+class Radio:
+    """Cannot replay: what it yields and nobody accepts is gone. It gives one chunk per turn of the event loop."""
+
+    name = "radio"
+    source_id = b"12345678"
+    description = "a test"
+
+    def __init__(self, stop_at=None):
+        self.given = []
+        self.stop_at = stop_at
+        self.collector = None
+
+    async def readings(self, _cursor):
+        while True:
+            if len(self.given) == self.stop_at:
+                self.collector.stop()
+            self.given.append(measured(len(self.given)).sensor_time_ns)
+            yield Chunk((measured(len(self.given) - 1),))
+            await asyncio.sleep(0)
+
+
+def collector(source, accept, commit_s=0.001):
+    async def cursor(_name):
+        return None
+
+    return Collector(
+        [source], commit_s=commit_s, cursor=cursor, accept=accept, accepted=lambda *_: None, rng=random.Random(1)
+    )
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("stop_at", [1, 2, 3])
+async def test_stopping_accepts_everything_that_was_given(monkeypatch, stop_at, turns):
+    """However many turns a commit takes: until its task has ended, a source may still give something."""
+    monkeypatch.setattr(collect, "URGENT_READINGS", 1)
+    accepted = []
+
+    async def accept(deliveries):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        accepted.extend(time_ns for delivery in deliveries for _, time_ns, _ in delivery.readings)
+
+    source = Radio(stop_at)
+    source.collector = collector(source, accept)
+    async with asyncio.timeout(10):
+        await source.collector.run()
+    assert accepted == source.given
+
+
+async def test_stopping_while_the_queue_is_full_accepts_what_was_given(monkeypatch):
+    """A source that is held back has given its last chunk already."""
+    monkeypatch.setattr(collect, "MAX_QUEUED_BYTES", 1)
+    accepted = []
+    committing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def accept(deliveries):
+        committing.set()
+        await go_on.wait()
+        accepted.extend(time_ns for delivery in deliveries for _, time_ns, _ in delivery.readings)
+
+    source = Radio()
+    running = collector(source, accept)
+    task = asyncio.create_task(running.run())
+    async with asyncio.timeout(10):
+        await committing.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        running.stop()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        go_on.set()
+        await task
+    assert accepted == source.given
