@@ -10,6 +10,7 @@ Both are `edge.source.Source`; the schedule and its cursor are in `replay`.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ class SyntheticOptions:
             raise ValueError(f"count: {self.count} is below 0")
 
 
-class _ReplayedSource(Generic[Options]):
+class _ReplayedSource(ABC, Generic[Options]):
     """What both have in common: a series, released by `replay`.
 
     Attributes:
@@ -107,9 +108,9 @@ class _ReplayedSource(Generic[Options]):
         self._clock = clock or SystemClock()
         self.description, self._series = self._make(self._options)
 
+    @abstractmethod
     def _make(self, options: Options) -> tuple[str, Series]:
         """The description, and the series that `options` ask for; raises UserError."""
-        raise NotImplementedError
 
     def readings(self, cursor: bytes | None) -> AsyncIterator[Chunk]:
         """Chunks from just behind `cursor`, each when it is due."""

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -25,7 +26,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class BrokerProcess:
+class BrokerProcess(ABC):
     """A broker; its output is in `directory`/broker.log."""
 
     host = HOST
@@ -36,9 +37,9 @@ class BrokerProcess:
         self._log = directory / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def command(self) -> list[str]:
         """What starts it."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """It listens."""
