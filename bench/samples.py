@@ -6,10 +6,11 @@ from pathlib import Path
 
 from aggregator.admission import Admission, Admitted, Key
 from ledger import merkle
-from ledger.batch import Anchor, BatchInfo, Clock, SealedBatch, Source, header_hash, seal
+from ledger.batch import Anchor, SealedBatch, header_hash, seal
 from ledger.checkpoint import Checkpoint
 from ledger.entry import BatchEntry, enrol
 from ledger.envelope import format_envelope, parse_envelope
+from ledger.info import BatchInfo, Clock, Source
 from ledger.keys import Ed25519Signer, key_id
 from ledger.note import ED25519_COSIGNATURE, Note, NoteSigner, Signature, VerifierKey
 from ledger.proof import LeafProof, ReadingProof

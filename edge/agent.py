@@ -31,7 +31,7 @@ from edge.seal import Sealer
 from edge.source import Source
 from edge.thread import OutboxThread
 from edge.window import Pace, Window
-from ledger.batch import MAX_DESCRIPTION, MAX_SOURCES
+from ledger.info import MAX_DESCRIPTION, MAX_SOURCES
 from ledger.keys import Signer
 from ledger.policy import Policy
 from ledger.reading import MAX_SOURCE

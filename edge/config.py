@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ledger.batch import MAX_READINGS, MAX_SOURCES, check_origin
+from ledger.batch import MAX_READINGS, check_origin
 from ledger.errors import MalformedError
+from ledger.info import MAX_SOURCES
 from vitalseal import config as configuration
 from vitalseal.topics import check_device
 

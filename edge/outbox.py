@@ -31,8 +31,9 @@ from edge.epoch import start_epoch
 from edge.seal import Link, Sealer
 from edge.source import check_description
 from edge.window import Place
-from ledger.batch import MAX_DESCRIPTION, MAX_SOURCES, Anchor, Notice, NoticeKind, SealedBatch, Source, header_hash
+from ledger.batch import Anchor, Notice, NoticeKind, SealedBatch, header_hash
 from ledger.envelope import format_envelope
+from ledger.info import MAX_DESCRIPTION, MAX_SOURCES, Source
 
 _PURGE_BATCHES = 64  # batches deleted in one transaction, so that accepting never waits long for it
 

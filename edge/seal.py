@@ -6,16 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger.batch import (
-    SECRET_SIZE,
-    Anchor,
-    BatchInfo,
-    Clock,
-    Notice,
-    SealedBatch,
-    Source,
-    seal,
-)
+from ledger.batch import SECRET_SIZE, Anchor, Notice, SealedBatch, seal
+from ledger.info import BatchInfo, Clock, Source
 from ledger.keys import Signer
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

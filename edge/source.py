@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ledger import canonical
-from ledger.batch import MAX_DESCRIPTION
 from ledger.errors import MalformedError
+from ledger.info import MAX_DESCRIPTION
 from ledger.reading import Reading, ReadingValue
 from vitalseal import config as configuration
 from vitalseal.errors import UserError

@@ -11,6 +11,7 @@ The rooms, bottom to top (a room imports only rooms named before it; CI checks t
     canonical   the msgpack subset of our own formats
     kinds       what can be measured: code, unit, LOINC, MDC        merkle   RFC 6962 hashing and proofs
     reading     one reading                                         keys     device keys and signatures
+    info        leaf 0 of a batch: when, by what clock, by which sensors
     batch       salts, leaves, header: what a device signs
     envelope    a sealed batch on the wire                          entry    what the log holds
     note        signed notes and vkeys

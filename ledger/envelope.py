@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ledger import canonical
-from ledger.batch import SECRET_SIZE, BatchInfo, Header, NoticeKind, SealedBatch, check_root, expand_salts, parse_info
+from ledger.batch import SECRET_SIZE, Header, NoticeKind, SealedBatch, check_root, expand_salts
 from ledger.canonical import Value
 from ledger.errors import MalformedError
+from ledger.info import BatchInfo, parse_info
 from ledger.reading import check_fields
 
 ENVELOPE_VERSION = 1

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ledger import merkle
-from ledger.batch import BatchInfo, Header, check_header_signature, leaf_hash
+from ledger.batch import Header, check_header_signature, leaf_hash
 from ledger.checkpoint import Checkpoint
 from ledger.entry import BatchEntry
 from ledger.errors import MalformedError, VerificationError
+from ledger.info import BatchInfo
 from ledger.keys import ALGORITHM_NAMES, check_public_key, key_id
 from ledger.policy import Policy, verify_log_signature, verify_quorum
 from ledger.proof import parse_proof

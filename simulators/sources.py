@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from edge.source import Chunk, read_options
-from ledger.batch import MAX_DESCRIPTION
+from ledger.info import MAX_DESCRIPTION
 from simulators import recordings
 from simulators.recorded import recorded_series
 from simulators.replay import Clock, Series, SystemClock, replay

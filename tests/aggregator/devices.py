@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aggregator.enrolment import FOLDER
-from ledger.batch import Anchor, BatchInfo, Clock, Notice, SealedBatch, Source, header_hash, seal
+from ledger.batch import Anchor, Notice, SealedBatch, header_hash, seal
 from ledger.entry import enrol
 from ledger.envelope import format_envelope
+from ledger.info import BatchInfo, Clock, Source
 from ledger.keys import Ed25519Signer, key_id
 from ledger.reading import Reading, Scalar
 from ledger.writer.create import REGISTRAR_KEY, load_signer

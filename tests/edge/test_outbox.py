@@ -17,8 +17,9 @@ from edge.database import MAX_SQLITE, locked
 from edge.outbox import Delivery, Outbox
 from edge.outbox_reader import OutboxReader
 from edge.seal import Sealer
-from ledger.batch import MAX_DESCRIPTION, MAX_SOURCES, Anchor, Header, Notice, NoticeKind, header_hash
+from ledger.batch import Anchor, Header, Notice, NoticeKind, header_hash
 from ledger.envelope import MAX_ENVELOPE, parse_envelope
+from ledger.info import MAX_DESCRIPTION, MAX_SOURCES
 from ledger.reading import Reading
 from ledger.receipt import Reason
 from tests.edge.conftest import SOURCE_ID, measured

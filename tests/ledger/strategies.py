@@ -5,9 +5,10 @@ import os
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from ledger.batch import Anchor, BatchInfo, Header, Notice, Source
+from ledger.batch import Anchor, Header, Notice
 from ledger.checkpoint import Checkpoint
 from ledger.entry import BatchEntry, Commitment
+from ledger.info import BatchInfo, Source
 from ledger.note import Note, Signature
 from ledger.proof import LeafProof, ReadingProof
 from ledger.reading import Absent, Reading, Scalar, Waveform

@@ -14,12 +14,13 @@ import msgpack
 import pytest
 
 from ledger import canonical
-from ledger.batch import Anchor, BatchInfo, Header, Notice
+from ledger.batch import Anchor, Header, Notice
 from ledger.checkpoint import parse_checkpoint
 from ledger.entry import commit_assignment, parse_entry
 from ledger.envelope import format_envelope, parse_envelope
 from ledger.errors import MalformedError, VerificationError
 from ledger.fsck import fsck
+from ledger.info import BatchInfo
 from ledger.note import NoteSigner, parse_note, parse_vkey
 from ledger.policy import parse_policy, parse_trust
 from ledger.proof import parse_leaf_proof, parse_proof

@@ -8,10 +8,11 @@ import msgpack
 import pytest
 
 from ledger import canonical
-from ledger.batch import BatchInfo, Clock, GapReason, Header, Notice, NoticeKind, Source
+from ledger.batch import GapReason, Header, Notice, NoticeKind
 from ledger.entry import MAX_ENTRY, parse_entry
 from ledger.envelope import MAX_ENVELOPE, format_envelope, parse_envelope
 from ledger.errors import MalformedError
+from ledger.info import BatchInfo, Clock, Source
 from ledger.proof import MAX_PROOF_FILE, parse_leaf_proof, parse_proof
 from ledger.reading import Absence, Absent, Quality, Reading, Scalar, Waveform
 from ledger.receipt import parse_message, parse_status
