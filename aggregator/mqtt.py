@@ -109,8 +109,10 @@ class BrokerConnection:
             properties.SessionExpiryInterval = SESSION_EXPIRY_S
             options = {"clean_start": False, "properties": properties}
         unanswered = threading.Timer(ANSWER_WITHIN_S, self._give_up, (client,))
+        reached = False
         try:
             client.connect(self._config.host, self._config.port, KEEPALIVE_S, **options)
+            reached = True
             unanswered.start()
             client.loop_forever()
         except OSError as error:
@@ -122,7 +124,7 @@ class BrokerConnection:
             accepted = self.connected.is_set()
             self.connected.clear()
             client.disconnect()
-        if not accepted:
+        if reached and not accepted:
             self._versions.reverse()
         return self._refusal
 
