@@ -59,11 +59,15 @@ class Registry:
     def __init__(self, data: Path) -> None:
         self._path = data / DATABASE
         make_private(self._path)
-        with self._told():
-            self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(_SCHEMA)
+        self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10, check_same_thread=False)
+        try:
+            with self._told():
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.executescript(_SCHEMA)
+        except UserError:
+            self._db.close()
+            raise
 
     def close(self) -> None:
         """Releases the database."""

@@ -44,6 +44,9 @@ class EmbeddedStore:
             make_private(self._path)
         try:
             self._db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+        except sqlite3.Error as error:
+            raise UserError(f"{self._path}: {error}") from None
+        try:
             if not readonly:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 # A view may lose its last second at a power cut: the cursor is lost with it, and it is made again.
@@ -51,6 +54,7 @@ class EmbeddedStore:
                 self._db.executescript(_SCHEMA)
             self.cursor()
         except sqlite3.Error as error:
+            self._db.close()
             raise UserError(f"{self._path}: {error}") from None
 
     def __enter__(self) -> Self:

@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -138,22 +138,24 @@ class LocalStorage(LocalReader):
             raise StorageError(
                 f"{path}: there is no sequencer database; restore it, or make a new log with its own key"
             )
-        self._lock_file = _lock(data / "writer.lock")
         self._write_lock = threading.Lock()
         self._failed = False
-        self._writing = _connect(path)
-        super().__init__(data)
-        with _fatal(data):
-            self._size: int = self._writing.execute("SELECT coalesce(max(idx) + 1, 0) FROM entries").fetchone()[0]
-            shutil.rmtree(data / _STAGING, ignore_errors=True)
-            (data / _STAGING).mkdir()
-            self._public.mkdir(exist_ok=True)
+        with ExitStack() as opened:
+            opened.enter_context(_lock(data / "writer.lock"))
+            self._writing = opened.enter_context(closing(_connect(path)))
+            super().__init__(data)
+            opened.callback(super().close)
+            with _fatal(data):
+                query = "SELECT coalesce(max(idx) + 1, 0) FROM entries"
+                self._size: int = self._writing.execute(query).fetchone()[0]
+                shutil.rmtree(data / _STAGING, ignore_errors=True)
+                (data / _STAGING).mkdir()
+                self._public.mkdir(exist_ok=True)
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Releases the database and the lock."""
-        super().close()
-        self._writing.close()
-        self._lock_file.close()
+        """Releases the databases and the lock."""
+        self._opened.close()
 
     def append(self, group: Sequence[Submission]) -> int:
         """Commits `group` as one transaction; see `Storage.append`."""
@@ -253,10 +255,15 @@ def open_database(data: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
         )
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.Error as error:
         raise StorageError(f"{path}: cannot be read: {error}") from None
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        connection.close()
+        raise StorageError(f"{path}: cannot be read: {error}") from None
     if version != 1:
+        connection.close()
         raise StorageError(f"{path}: is of version {version}, not of this program's version 1")
     return connection
 
@@ -285,10 +292,14 @@ def make_private(path: Path) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    with _fatal(path):
-        if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-            raise StorageError(f"{path}: this file system does not let SQLite keep a write-ahead log")
-        connection.execute("PRAGMA synchronous = FULL")
+    try:
+        with _fatal(path):
+            if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                raise StorageError(f"{path}: this file system does not let SQLite keep a write-ahead log")  # noqa: TRY301 - raised here, closed below
+            connection.execute("PRAGMA synchronous = FULL")
+    except StorageError:
+        connection.close()
+        raise
     return connection
 
 
