@@ -17,7 +17,7 @@ from pathlib import Path
 from aggregator.admission import Key
 from ledger import canonical
 from ledger.entry import Commitment, commit_assignment
-from ledger.writer.local import make_private
+from ledger.writer.files import make_private
 from vitalseal.errors import UserError
 
 DATABASE = "registry.db"

@@ -23,7 +23,8 @@ from ledger.fsck import fsck
 from ledger.policy import parse_policy
 from ledger.verify import verify_proof
 from ledger.writer.create import LOG_KEY, POLICY, create_log, load_signer
-from ledger.writer.local import PUBLIC, LocalStorage, read_file
+from ledger.writer.files import read_file
+from ledger.writer.local import PUBLIC, LocalStorage
 from ledger.writer.log import LogWriter
 
 BATCHES = 4000

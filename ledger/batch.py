@@ -47,14 +47,6 @@ class NoticeKind(IntEnum):
     OUTBOX_LOST = 3
 
 
-class GapReason(IntEnum):
-    """Why readings are missing at this place of the chain."""
-
-    DISK_BUDGET = 1
-    UNCLEAN_STOP = 2
-    SOURCE_OVERRUN = 3
-
-
 @dataclass(frozen=True, slots=True)
 class Notice:
     """A statement in place of readings. For a gap: `reason`, and readings `lost`, None when unknown."""

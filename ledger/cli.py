@@ -14,7 +14,8 @@ from ledger.policy import MAX_POLICY, Policy, parse_policy, parse_trust
 from ledger.proof import ReadingProof
 from ledger.reading import Reading
 from ledger.writer.create import POLICY
-from ledger.writer.local import LocalReader, list_files, read_file
+from ledger.writer.files import list_files, read_file
+from ledger.writer.local import LocalReader
 from ledger.writer.payload import Leaf, parse_payload, prove_leaf, prove_reading
 from ledger.writer.storage import Place, StorageError
 

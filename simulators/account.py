@@ -28,7 +28,8 @@ from ledger.reading import Reading
 from ledger.tiles import TileReader
 from ledger.verify import verify_proof
 from ledger.writer.create import POLICY
-from ledger.writer.local import PUBLIC, list_files, read_file
+from ledger.writer.files import list_files, read_file
+from ledger.writer.local import PUBLIC
 
 PROOFS = "proofs"
 SUFFIX = ".tlog-proof"

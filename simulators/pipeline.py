@@ -20,7 +20,8 @@ from dashboard.snapshot import DeviceLine, Published, Snapshot
 from ledger.checkpoint import parse_checkpoint
 from ledger.fsck import CHECKPOINT_PATH
 from ledger.note import parse_note
-from ledger.writer.local import PUBLIC, read_file
+from ledger.writer.files import read_file
+from ledger.writer.local import PUBLIC
 from simulators.broker import Broker
 from simulators.fleet import Device, Fleet
 from simulators.process import Child

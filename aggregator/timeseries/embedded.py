@@ -11,7 +11,7 @@ from typing import Self
 from aggregator.timeseries.base import StoredBatch, StoredReading
 from ledger.merkle import join_path, split_path
 from ledger.reading import Reading, Scalar
-from ledger.writer.local import make_private
+from ledger.writer.files import make_private
 from vitalseal.errors import UserError
 
 DATABASE = "readings.db"

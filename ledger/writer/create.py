@@ -6,7 +6,8 @@ from pathlib import Path
 from ledger.batch import check_origin
 from ledger.errors import MalformedError
 from ledger.note import NoteSigner
-from ledger.writer.local import DATABASE, PUBLIC, create_database, sync_directory
+from ledger.writer.files import sync_directory
+from ledger.writer.local import DATABASE, PUBLIC, create_database
 from ledger.writer.storage import StorageError
 
 LOG_KEY = "keys/log.key"

@@ -8,7 +8,6 @@ There is one writing connection, under a lock; everyone else opens the database 
 two writers on one WAL can corrupt it.)
 """
 
-import fcntl
 import os
 import shutil
 import sqlite3
@@ -16,9 +15,10 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from ledger.entry import BATCH, KEY_EVENT, parse_entry
+from ledger.writer.files import fatal, lock, make_parents, make_private, read_file, sync_directory, sync_file
 from ledger.writer.storage import Place, Recorded, StorageError, Submission
 
 DATABASE = "sequencer.db"
@@ -69,7 +69,7 @@ class LocalReader:
         """The entries [start, end), a bounded number in memory at a time."""
         for low in range(start, end, _CHUNK):
             query = "SELECT entry FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
-            with self._read_lock, _fatal(self._data / DATABASE):
+            with self._read_lock, fatal(self._data / DATABASE):
                 rows = self._reading.execute(query, (low, min(low + _CHUNK, end))).fetchall()
             for (entry,) in rows:
                 yield entry
@@ -94,13 +94,13 @@ class LocalReader:
         query = "SELECT idx, epoch, seq FROM entries WHERE key_id = ? AND idx >= ? ORDER BY idx DESC LIMIT ?"
         if index > MAX_SQLITE:
             return []
-        with self._read_lock, _fatal(self._data / DATABASE):
+        with self._read_lock, fatal(self._data / DATABASE):
             rows = self._reading.execute(query, (key_id, index, limit)).fetchall()
         return rows[::-1]
 
     def key_events(self) -> Iterator[tuple[int, bytes]]:
         """Every key event."""
-        with self._read_lock, _fatal(self._data / DATABASE):
+        with self._read_lock, fatal(self._data / DATABASE):
             rows = self._reading.execute(
                 "SELECT idx, entry FROM entries WHERE kind = ? ORDER BY idx", (KEY_EVENT,)
             ).fetchall()
@@ -123,7 +123,7 @@ class LocalReader:
     def _row(self, query: str, *values: bytes | int) -> tuple[Any, ...] | None:
         if any(isinstance(value, int) and value > MAX_SQLITE for value in values):
             return None
-        with self._read_lock, _fatal(self._data / DATABASE):
+        with self._read_lock, fatal(self._data / DATABASE):
             row: tuple[Any, ...] | None = self._reading.execute(query, values).fetchone()
         return row
 
@@ -141,11 +141,11 @@ class LocalStorage(LocalReader):
         self._write_lock = threading.Lock()
         self._failed = False
         with ExitStack() as opened:
-            opened.enter_context(_lock(data / "writer.lock"))
+            opened.enter_context(lock(data / "writer.lock"))
             self._writing = opened.enter_context(closing(_connect(path)))
             super().__init__(data)
             opened.callback(super().close)
-            with _fatal(data):
+            with fatal(data):
                 query = "SELECT coalesce(max(idx) + 1, 0) FROM entries"
                 self._size: int = self._writing.execute(query).fetchone()[0]
                 shutil.rmtree(data / _STAGING, ignore_errors=True)
@@ -196,7 +196,7 @@ class LocalStorage(LocalReader):
             changed: set[Path] = set()
             for temporary, path in staged:
                 target = self._public / path
-                changed.update(_make_parents(target.parent, self._public))
+                changed.update(make_parents(target.parent, self._public))
                 temporary.rename(target)
             for directory in changed:
                 sync_directory(directory)
@@ -216,7 +216,7 @@ class LocalStorage(LocalReader):
         if self._failed:
             raise StorageError(f"{where}: not written, because a write before it failed")
         try:
-            with _fatal(where):
+            with fatal(where):
                 yield
         except BaseException:
             self._failed = True
@@ -236,7 +236,7 @@ def create_database(data: Path) -> None:
     path = data / DATABASE
     if path.exists():
         raise StorageError(f"{path}: there is a log already; nothing was changed")
-    with _fatal(path):
+    with fatal(path):
         unfinished = data / f"{DATABASE}.new"
         unfinished.unlink(missing_ok=True)
         make_private(unfinished)
@@ -268,32 +268,10 @@ def open_database(data: Path) -> sqlite3.Connection:
     return connection
 
 
-def read_file(public: Path, path: str) -> bytes | None:
-    """The file at `path` below the log directory `public`, or None."""
-    try:
-        return (public / path).read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
-
-
-def list_files(public: Path) -> list[str]:
-    """Every file below the log directory `public`; what a writer removes meanwhile is not missed."""
-    return [
-        (Path(folder) / name).relative_to(public).as_posix() for folder, _, names in os.walk(public) for name in names
-    ]
-
-
-def make_private(path: Path) -> None:
-    """`path` exists afterwards, readable by its owner only; SQLite gives its -wal and -shm the same mode."""
-    with _fatal(path):
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        path.chmod(0o600)
-
-
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        with _fatal(path):
+        with fatal(path):
             if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
                 raise StorageError(f"{path}: this file system does not let SQLite keep a write-ahead log")  # noqa: TRY301 - raised here, closed below
             connection.execute("PRAGMA synchronous = FULL")
@@ -306,53 +284,3 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _kind(item: Submission) -> int:
     """The entry's type; that of a batch is known from its place, without parsing it again on the hot path."""
     return BATCH if item.place else parse_entry(item.entry).type
-
-
-def _make_parents(directory: Path, root: Path) -> list[Path]:
-    """Directories to sync after a file appears in `directory`: itself, and the parents of new ones."""
-    changed = [directory]
-    while not directory.exists() and directory != root:
-        directory = directory.parent
-        changed.append(directory)
-    changed[0].mkdir(parents=True, exist_ok=True)
-    return changed
-
-
-def sync_file(path: Path) -> None:
-    """What was written to `path` is durable."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_directory(directory: Path) -> None:
-    """Names that appeared in `directory` are durable."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _lock(path: Path) -> IO[str]:
-    """An exclusive lock that the kernel drops with the process, however it ends."""
-    with _fatal(path):
-        file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise StorageError(f"{path}: another process is writing this log; stop it first") from None
-    return file
-
-
-@contextmanager
-def _fatal(where: Path) -> Iterator[None]:
-    """Turns what the disk or the database refuses into the one error that ends the writer."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{where}: {error.strerror or error}; the writer stops, what is committed is safe"
-        ) from error
-    except sqlite3.Error as error:
-        raise StorageError(f"{where}: {error}; the writer stops, what is committed is safe") from error

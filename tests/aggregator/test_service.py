@@ -20,7 +20,8 @@ from ledger.fsck import fsck
 from ledger.policy import parse_policy
 from ledger.receipt import Reason, verify_placed, verify_receipt
 from ledger.writer.create import LOG_KEY, POLICY, load_signer
-from ledger.writer.local import PUBLIC, LocalReader, LocalStorage, read_file
+from ledger.writer.files import read_file
+from ledger.writer.local import PUBLIC, LocalReader, LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import StorageError
 from vitalseal import topics

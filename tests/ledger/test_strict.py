@@ -8,7 +8,7 @@ import msgpack
 import pytest
 
 from ledger import canonical
-from ledger.batch import GapReason, Header, Notice, NoticeKind
+from ledger.batch import Header, Notice, NoticeKind
 from ledger.entry import MAX_ENTRY, parse_entry
 from ledger.envelope import MAX_ENVELOPE, format_envelope, parse_envelope
 from ledger.errors import MalformedError
@@ -310,9 +310,7 @@ def test_formats_given_their_own_enumerations():
     """The names that the modules offer can be used, and are written as their numbers."""
     named = Reading(b"s", 1, 0, 0, None, 0, Absent(Absence.NOT_MEASURED), Quality.DEMO_DATA | Quality.INVALID)
     assert Reading.decode(named.encode()) == Reading(b"s", 1, 0, 0, None, 0, Absent(6), 17)
-    header = Header(
-        b.ORIGIN, bytes(32), 0, 0, None, 0, bytes(32), None, Notice(NoticeKind.GAP, GapReason.DISK_BUDGET, 3)
-    )
+    header = Header(b.ORIGIN, bytes(32), 0, 0, None, 0, bytes(32), None, Notice(NoticeKind.GAP, 1, 3))
     assert Header.decode(header.encode()).notice == Notice(2, 1, 3)
     assert BatchInfo.decode(b.info(clock=Clock.SYNCHRONISED).encode()).clock == 1
 

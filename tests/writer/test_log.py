@@ -16,7 +16,8 @@ from ledger.entry import Commitment
 from ledger.policy import parse_policy
 from ledger.tiles import parse_tile_path
 from ledger.writer.create import LOG_KEY, POLICY, create_log, load_signer
-from ledger.writer.local import DATABASE, PUBLIC, LocalStorage, read_file
+from ledger.writer.files import read_file
+from ledger.writer.local import DATABASE, PUBLIC, LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import Place, Recorded, StorageError, Submission
 

@@ -1,0 +1,83 @@
+"""Files of a log on one machine: read, listed, private, durable, locked."""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ledger.writer.storage import StorageError
+
+
+def read_file(public: Path, path: str) -> bytes | None:
+    """The file at `path` below the log directory `public`, or None."""
+    try:
+        return (public / path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def list_files(public: Path) -> list[str]:
+    """Every file below the log directory `public`; what a writer removes meanwhile is not missed."""
+    return [
+        (Path(folder) / name).relative_to(public).as_posix() for folder, _, names in os.walk(public) for name in names
+    ]
+
+
+def make_private(path: Path) -> None:
+    """`path` exists afterwards, readable by its owner only; SQLite gives its -wal and -shm the same mode."""
+    with fatal(path):
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        path.chmod(0o600)
+
+
+def make_parents(directory: Path, root: Path) -> list[Path]:
+    """Directories to sync after a file appears in `directory`: itself, and the parents of new ones."""
+    changed = [directory]
+    while not directory.exists() and directory != root:
+        directory = directory.parent
+        changed.append(directory)
+    changed[0].mkdir(parents=True, exist_ok=True)
+    return changed
+
+
+def sync_file(path: Path) -> None:
+    """What was written to `path` is durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_directory(directory: Path) -> None:
+    """Names that appeared in `directory` are durable."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def lock(path: Path) -> IO[str]:
+    """An exclusive lock that the kernel drops with the process, however it ends."""
+    with fatal(path):
+        file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise StorageError(f"{path}: another process is writing this log; stop it first") from None
+    return file
+
+
+@contextmanager
+def fatal(where: Path) -> Iterator[None]:
+    """Turns what the disk or the database refuses into the one error that ends the writer."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{where}: {error.strerror or error}; the writer stops, what is committed is safe"
+        ) from error
+    except sqlite3.Error as error:
+        raise StorageError(f"{where}: {error}; the writer stops, what is committed is safe") from error
