@@ -28,7 +28,7 @@ lock: $(READY)  ## rewrite requirements/*.txt from pyproject.toml
 	deploy/lock.sh $(BIN)/uv
 
 servers:  ## the servers that tests run against, from Debian's packages
-	deploy/install-servers.sh mosquitto
+	deploy/install-servers.sh mosquitto strace
 
 $(READY): requirements/dev.txt pyproject.toml deploy/make-venv.sh
 	deploy/make-venv.sh $(PYTHON) $(VENV)

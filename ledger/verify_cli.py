@@ -10,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ledger.console import parse_file
 from ledger.errors import MalformedError
 from ledger.keys import ALGORITHM_NAMES
 from ledger.kinds import kind_name, kind_unit
-from ledger.policy import MAX_POLICY, Policy, parse_policy, parse_trust
+from ledger.policy import Policy, parse_policy, parse_trust
 from ledger.proof import MAX_PROOF_FILE
 from ledger.reading import format_time
 from ledger.verify import Step, UnprovenError, VerifiedReading, verify_proof
@@ -48,10 +49,10 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Checks every file and returns the worst exit code."""
     try:
-        policy = _parse_file(args.policy, MAX_POLICY, parse_policy)
+        policy = parse_file(args.policy, parse_policy)
         if args.trust is not None:
             # Read for its form: without key-status proofs there is nothing yet that it could decide (step 7).
-            _parse_file(args.trust, MAX_POLICY, parse_trust)
+            parse_file(args.trust, parse_trust)
     except MalformedError as error:
         if args.json:
             print(json.dumps({"file": str(args.policy), "result": "malformed", "error": str(error), "steps": []}))
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(path: Path, policy: Policy, strict: bool, show: Any) -> int:  # noqa: FBT001 - passed through
     try:
-        proven = _parse_file(path, MAX_PROOF_FILE, lambda data: verify_proof(data, policy, strict=strict))
+        proven = parse_file(path, lambda data: verify_proof(data, policy, strict=strict), MAX_PROOF_FILE)
     except MalformedError as error:
         show(path, "malformed", None, (), str(error))
         return MALFORMED
@@ -76,19 +77,6 @@ def _check(path: Path, policy: Policy, strict: bool, show: Any) -> int:  # noqa:
         return UNPROVEN
     show(path, "proven", proven, proven.steps, None)
     return PROVEN
-
-
-def _parse_file(path: Path, limit: int, parse: Any) -> Any:
-    """`parse` of the file's bytes; what is wrong with the file is named with its path."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise MalformedError(f"{path}: {error.strerror or error}") from None
-    try:
-        return parse(data)
-    except MalformedError as error:
-        raise MalformedError(f"{path}: {error}") from None
 
 
 def _show_text(
