@@ -100,7 +100,7 @@ def registrar_signer(path: Path) -> Ed25519Signer:
     """The registrar's key in a file that holds a Go note skey; raises UserError."""
     try:
         return NoteSigner.parse(read_secret(path, "registrar key")).key
-    except MalformedError as error:
+    except (MalformedError, ValueError) as error:
         raise UserError(f"registrar key {path}: {error}") from None
 
 

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, MLDSA44PublicKey
 
 from ledger.errors import MalformedError, VerificationError
 from ledger.keys import ED25519, Ed25519Signer, check_public_key
@@ -22,7 +23,14 @@ from ledger.strict import check_name, decode_base64, decode_text, encode_base64
 
 ED25519_NOTE = 0x01  # a signature over the text itself: logs, registrars
 ED25519_COSIGNATURE = 0x04  # a timestamped cosignature: witnesses
-TYPE_NAMES = {ED25519_NOTE: "Ed25519", ED25519_COSIGNATURE: "Ed25519 cosignature"}
+ML_DSA_44 = 0x06  # a timestamped signature over a checkpoint, post-quantum: logs and witnesses
+TYPE_NAMES = {
+    ED25519_NOTE: "Ed25519",
+    ED25519_COSIGNATURE: "Ed25519 cosignature",
+    ML_DSA_44: "ML-DSA-44 cosignature",
+}
+ML_DSA_44_KEY_SIZE = 1312  # FIPS 204
+SEED_SIZE = 32  # RFC 8032 and FIPS 204 alike
 
 MAX_NOTE = 256 * 1024
 MAX_SIGNATURES = 80  # 32 witnesses with two keys each, and room for the log's own and strangers'
@@ -50,7 +58,10 @@ class VerifierKey:
     def check(self, signature: bytes, message: bytes) -> None:
         """The holder of this key signed `message`; raises VerificationError."""
         try:
-            Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, message)
+            if self.type == ML_DSA_44:
+                MLDSA44PublicKey.from_public_bytes(self.public_key).verify(signature, message)
+            else:
+                Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, message)
         except (InvalidSignature, ValueError):
             raise VerificationError(f"signature of {self.name} ({self.id.hex()}) does not verify") from None
 
@@ -84,20 +95,38 @@ class Note:
 
 
 class NoteSigner:
-    """An Ed25519 key with a name: a log's, which signs notes, or a registrar's, which signs enrolments with `key`."""
+    """A private key with a name and a type, from its 32-byte seed: a log's, a witness's or a registrar's."""
 
-    def __init__(self, name: str, seed: bytes) -> None:
-        self.key = Ed25519Signer(seed)
+    def __init__(self, name: str, seed: bytes, type_: int = ED25519_NOTE) -> None:
+        key = (MLDSA44PrivateKey.from_seed_bytes if type_ == ML_DSA_44 else Ed25519PrivateKey.from_private_bytes)(seed)
+        self._key = key
         self._seed = seed
-        self.verifier = VerifierKey(check_name(name, "key name"), ED25519_NOTE, self.key.public_key)
+        self.verifier = VerifierKey(check_name(name, "key name"), type_, key.public_key().public_bytes_raw())
+
+    @property
+    def key(self) -> Ed25519Signer:
+        """The same key as a `keys.Signer`, for what a registrar signs; of type 0x01 only."""
+        if self.verifier.type != ED25519_NOTE:
+            raise ValueError("only a key of type 0x01 signs anything but checkpoints")
+        return Ed25519Signer(self._seed)
+
+    def sign_bytes(self, message: bytes) -> bytes:
+        """The signature over `message` alone, as it stands."""
+        return self._key.sign(message)
+
+    def line(self, signature: bytes) -> Signature:
+        """`signature` as a line of this key."""
+        return Signature(self.verifier.name, self.verifier.id, signature)
 
     def sign(self, text: str) -> Signature:
-        """The signature line over `text`."""
-        return Signature(self.verifier.name, self.verifier.id, self.key.sign(text.encode()))
+        """The signature line over `text`; of a key of type 0x01, as others sign checkpoints (`ledger.checkpoint`)."""
+        if self.verifier.type != ED25519_NOTE:
+            raise ValueError("only a key of type 0x01 signs a text")
+        return self.line(self.sign_bytes(text.encode()))
 
     def skey(self) -> str:
         """The private key as text, as Go's `note` package writes it: PRIVATE+KEY+name+id+base64(type || seed)."""
-        encoded = encode_base64(bytes([ED25519_NOTE]) + self._seed)
+        encoded = encode_base64(bytes([self.verifier.type]) + self._seed)
         return f"PRIVATE+KEY+{self.verifier.name}+{self.verifier.id.hex()}+{encoded}"
 
     @classmethod
@@ -108,9 +137,9 @@ class NoteSigner:
         if prefix or len(parts) != 3:
             raise MalformedError("private key: not of the form PRIVATE+KEY+name+id+base64")
         data = decode_base64(parts[2], "private key")
-        if len(data) != 33 or data[0] != ED25519_NOTE:
-            raise MalformedError("private key: not an Ed25519 note key")
-        signer = cls(parts[0], data[1:])
+        if len(data) != 1 + SEED_SIZE or data[0] not in TYPE_NAMES:
+            raise MalformedError("private key: not an Ed25519 or ML-DSA-44 note key")
+        signer = cls(parts[0], data[1:], data[0])
         if signer.verifier.id.hex() != parts[1]:
             raise MalformedError("private key: its id is not that of its key")
         return signer
@@ -175,15 +204,23 @@ def parse_vkey(text: str, what: str = "vkey") -> VerifierKey:
     data = decode_base64(encoded, what)
     if not data or data[0] not in TYPE_NAMES:
         kind = f"0x{data[0]:02x}" if data else "none"
-        raise MalformedError(f"{what}: key type {kind} is not one that this version knows (0x01, 0x04)")
+        raise MalformedError(f"{what}: key type {kind} is not one that this version knows (0x01, 0x04, 0x06)")
     key = VerifierKey(check_name(name, what), data[0], data[1:])
+    _check_usable(key, what)
+    if key.id.hex() != hex_id:
+        raise MalformedError(f"{what}: the id {hex_id} is not that of its key ({key.id.hex()})")
+    return key
+
+
+def _check_usable(key: VerifierKey, what: str) -> None:
+    if key.type == ML_DSA_44:
+        if len(key.public_key) != ML_DSA_44_KEY_SIZE:
+            raise MalformedError(f"{what}: {len(key.public_key)} bytes where an ML-DSA-44 key has {ML_DSA_44_KEY_SIZE}")
+        return
     try:
         check_public_key(ED25519, key.public_key)
     except MalformedError as error:
         raise MalformedError(f"{what}: {error}") from None
-    if key.id.hex() != hex_id:
-        raise MalformedError(f"{what}: the id {hex_id} is not that of its key ({key.id.hex()})")
-    return key
 
 
 def _signature(line: str, what: str) -> Signature:

@@ -18,9 +18,9 @@ later, which is a weaker bound and still a true one; nobody can make it earlier.
 import re
 from dataclasses import dataclass
 
-from ledger.checkpoint import Checkpoint, check_cosignature, parse_checkpoint
+from ledger.checkpoint import Checkpoint, parse_checkpoint, verify_signed
 from ledger.errors import MalformedError, VerificationError
-from ledger.note import ED25519_COSIGNATURE, ED25519_NOTE, Note, VerifierKey, parse_vkey, verify_note
+from ledger.note import ED25519_COSIGNATURE, ED25519_NOTE, ML_DSA_44, Note, VerifierKey, parse_vkey
 from ledger.strict import parse_decimal
 
 MAX_POLICY = 256 * 1024
@@ -88,7 +88,7 @@ def verify_log_signature(note: Note, policy: Policy) -> tuple[Checkpoint, tuple[
     if not keys:
         # Whoever made the file chose this name: no control or direction character of it reaches a terminal.
         raise VerificationError(f"the policy names no log {checkpoint.origin!a}")
-    return checkpoint, verify_note(note, keys)
+    return checkpoint, verify_signed(checkpoint, note, keys)
 
 
 def verify_quorum(note: Note, policy: Policy) -> tuple[int | None, tuple[str, ...]]:
@@ -97,10 +97,11 @@ def verify_quorum(note: Note, policy: Policy) -> tuple[int | None, tuple[str, ..
     Raises:
         VerificationError: a known witness's line does not verify, or the quorum is not reached.
     """
+    checkpoint = parse_checkpoint(note.text)
     times: dict[str, int] = {}
     for witness in policy.witnesses:
-        seen = [check_cosignature(note, line, witness.key) for line in note.by(witness.key)]
-        if seen:
+        checked = (checkpoint.check(line, witness.key) for line in note.by(witness.key))
+        if seen := [time for time in checked if time is not None]:
             times[witness.name] = min(seen)
     witnesses = tuple(map(_shown, times))
     if policy.quorum is None:
@@ -174,8 +175,8 @@ class _Parser:
 
     def _log(self, where: str, vkey: str, url: str | None) -> None:
         key = parse_vkey(vkey, where)
-        if key.type != ED25519_NOTE:
-            raise MalformedError(f"{where}: a log's key is of type 0x01")
+        if key.type not in (ED25519_NOTE, ML_DSA_44):
+            raise MalformedError(f"{where}: a log's key is of type 0x01 or 0x06")
         if key.public_key in self._logs:
             raise MalformedError(f"{where}: the same log key twice")
         self._take_pair(where, key)
@@ -184,8 +185,8 @@ class _Parser:
     def _witness(self, where: str, name: str, vkey: str, url: str | None) -> None:
         self._define(where, name)
         key = parse_vkey(vkey, where)
-        if key.type != ED25519_COSIGNATURE:
-            raise MalformedError(f"{where}: a witness's key is of type 0x04")
+        if key.type not in (ED25519_COSIGNATURE, ML_DSA_44):
+            raise MalformedError(f"{where}: a witness's key is of type 0x04 or 0x06")
         if key.public_key in self._witness_keys:
             raise MalformedError(f"{where}: the same witness key twice")
         self._take_pair(where, key)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.checkpoint import Checkpoint, check_cosignature, parse_checkpoint
+from ledger.checkpoint import Checkpoint, parse_checkpoint
 from ledger.errors import MalformedError, VerificationError
 from ledger.note import (
     MAX_NOTE,
@@ -296,8 +296,8 @@ def test_checkpoint_of_extreme_size(size):
 def test_cosignature_known_form():
     """A cosignature is the time in 8 bytes and an Ed25519 signature over prefix, time line and text."""
     note = b.checkpoint_note(5, bytes(32))
-    assert check_cosignature(note, b.HOSPITAL.cosign(note.text, 0), b.HOSPITAL.vkey) == 0
-    assert check_cosignature(note, b.HOSPITAL.cosign(note.text, b.NOW), b.HOSPITAL.vkey) == b.NOW
+    assert parse_checkpoint(note.text).check(b.HOSPITAL.cosign(note.text, 0), b.HOSPITAL.vkey) == 0
+    assert parse_checkpoint(note.text).check(b.HOSPITAL.cosign(note.text, b.NOW), b.HOSPITAL.vkey) == b.NOW
 
 
 @pytest.mark.parametrize("change", [lambda blob: blob[:-1], lambda blob: blob + b"\0", lambda blob: b"\1" + blob[1:]])
@@ -306,7 +306,7 @@ def test_cosignature_changed(change):
     note = b.checkpoint_note(5, bytes(32))
     good = b.HOSPITAL.cosign(note.text, b.NOW)
     with pytest.raises(VerificationError):
-        check_cosignature(note, Signature(good.name, good.key_id, change(good.signature)), b.HOSPITAL.vkey)
+        parse_checkpoint(note.text).check(Signature(good.name, good.key_id, change(good.signature)), b.HOSPITAL.vkey)
 
 
 def test_cosignature_that_is_a_plain_signature():
@@ -315,11 +315,11 @@ def test_cosignature_that_is_a_plain_signature():
     plain = NoteSigner(b.HOSPITAL.name, b.seed(b.HOSPITAL.name)).sign(note.text)
     forged = Signature(b.HOSPITAL.name, b.HOSPITAL.vkey.id, bytes(8) + plain.signature)
     with pytest.raises(VerificationError):
-        check_cosignature(note, forged, b.HOSPITAL.vkey)
+        parse_checkpoint(note.text).check(forged, b.HOSPITAL.vkey)
 
 
 def test_cosignature_beyond_time():
     """A timestamp of more than 63 bits is refused."""
     note = b.checkpoint_note(5, bytes(32))
     with pytest.raises(VerificationError):
-        check_cosignature(note, b.HOSPITAL.cosign(note.text, 2**63), b.HOSPITAL.vkey)
+        parse_checkpoint(note.text).check(b.HOSPITAL.cosign(note.text, 2**63), b.HOSPITAL.vkey)
