@@ -10,8 +10,9 @@ from pathlib import Path
 
 from aggregator.admission import Key
 from aggregator.registry import Registry
-from ledger.entry import Enrolment, parse_entry
+from ledger.entry import parse_entry
 from ledger.errors import LedgerError, MalformedError
+from ledger.events import Enrolment
 from ledger.policy import parse_trust
 from ledger.writer.create import TRUST
 from ledger.writer.log import LogWriter

@@ -18,8 +18,9 @@ from aggregator.timeseries.base import ReadingStore, StoredBatch, StoredReading
 from aggregator.timeseries.embedded import EmbeddedStore
 from ledger.batch import LEAVES_PER_BATCH, Header
 from ledger.checkpoint import parse_checkpoint
-from ledger.entry import BatchEntry, Enrolment, parse_entry
+from ledger.entry import BatchEntry, parse_entry
 from ledger.errors import LedgerError
+from ledger.events import Enrolment
 from ledger.fsck import CHECKPOINT_PATH
 from ledger.note import parse_note
 from ledger.tiles import TileReader

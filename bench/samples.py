@@ -8,8 +8,9 @@ from aggregator.admission import Admission, Admitted, Key
 from ledger import merkle
 from ledger.batch import Anchor, SealedBatch, header_hash, seal
 from ledger.checkpoint import Checkpoint
-from ledger.entry import BatchEntry, enrol
+from ledger.entry import BatchEntry
 from ledger.envelope import format_envelope, parse_envelope
+from ledger.events import enrol
 from ledger.info import BatchInfo, Clock, Source
 from ledger.keys import Ed25519Signer, key_id
 from ledger.note import ED25519_COSIGNATURE, Note, NoteSigner, Signature, VerifierKey

@@ -20,8 +20,8 @@ from typing import Any
 from edge import files
 from edge.config import EdgeConfig, load
 from edge.key import create_key, load_key, read_secret
-from ledger.entry import Enrolment, enrol
 from ledger.errors import LedgerError, MalformedError
+from ledger.events import Enrolment, enrol
 from ledger.keys import Ed25519Signer, Signer
 from ledger.note import NoteSigner
 from ledger.policy import Policy, parse_policy

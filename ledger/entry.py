@@ -1,31 +1,36 @@
 """Entries of the public log (FORMAT.md section 7): an array that begins with type and version.
 
-    1  batch        header and device signature
-    2  key event    a registrar signs a device key in (enrol)
-    6  commitment   the salted hash of a statement that stays private (who wears which sensor)
+    1  batch          header and device signature
+    2  key event      a device's key is enrolled, rotated or revoked (`ledger.events`)
+    3  key state      the root over all keys' states, so that "still good" can be shown (`ledger.keystate`)
+    4  equivocation   two headers that one key signed for one place: the evidence, whole
+    6  commitment     the salted hash of a statement that stays private (who wears which sensor)
+    7  closing        the last entry of a log: which log goes on
+    8  opening        the first entry of a successor: where the log before it ended
 
 A type or version that this code does not know is carried and proven like any other; it is `UnknownEntry`, not
 an error. What no version may put into an entry: a health value, an identity, a hash that can be guessed.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from ledger import canonical
-from ledger.batch import Header, check_origin
+from ledger.batch import MAX_UINT64, Header, check_header_signature, check_origin
 from ledger.canonical import Value
 from ledger.errors import MalformedError
-from ledger.keys import ED25519, Signer, check_public_key, check_signature, key_id
+from ledger.events import KEY_EVENT, KeyEvent, parse_event
+from ledger.keys import SIGNATURE_SIZE
 
 MAX_ENTRY = 65_535  # tlog-tiles counts an entry's bytes in 16 bits
 MAX_HEADER = 1024 - 128  # so that a batch entry with its signature stays under 1 KB
-BATCH, KEY_EVENT, COMMITMENT = 1, 2, 6
+BATCH, KEY_STATE, EQUIVOCATION, COMMITMENT, CLOSING, OPENING = 1, 3, 4, 6, 7, 8
 ENTRY_VERSION = 1
-ENROL = 1
+MAX_KEYS = 2**32 - 1  # what a key state counts
+MAX_VKEY = 4096  # an origin of 255 bytes and an ML-DSA-44 key in base64 have 2 KB
 
-_DEVICE_LABEL = b"vitalseal/v1/enrol/device\n"
-_REGISTRAR_LABEL = b"vitalseal/v1/enrol/registrar\n"
 _ASSIGNMENT_LABEL = b"vitalseal/v1/assignment\n"
 
 
@@ -43,50 +48,6 @@ class BatchEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Enrolment:
-    """A key event: from here on `public_key` may seal for `origin`, because a registrar says so.
-
-    The device signs the statement too, so nobody can enrol a key that he does not hold.
-    """
-
-    type: ClassVar[int] = KEY_EVENT
-    origin: str
-    algorithm: int
-    public_key: bytes
-    registrar_key: bytes
-    device_signature: bytes
-    registrar_signature: bytes
-
-    @property
-    def key_id(self) -> bytes:
-        """The id of the enrolled key."""
-        return key_id(self.algorithm, self.public_key)
-
-    def statement(self) -> bytes:
-        """What both parties sign."""
-        return canonical.encode((ENROL, self.origin, self.algorithm, self.public_key, self.registrar_key))
-
-    def encode(self) -> bytes:
-        """The entry's bytes."""
-        return canonical.encode(
-            (KEY_EVENT, ENTRY_VERSION, self.statement(), self.device_signature, self.registrar_signature)
-        )
-
-    def check(self) -> None:
-        """The device holds the key and the named registrar signed it in.
-
-        Whether to trust that registrar is the caller's question.
-
-        Raises:
-            VerificationError: one of the two signatures does not verify.
-            MalformedError: one of the two keys is unusable.
-        """
-        statement = self.statement()
-        check_signature(self.algorithm, self.public_key, self.device_signature, _DEVICE_LABEL + statement)
-        check_signature(ED25519, self.registrar_key, self.registrar_signature, _REGISTRAR_LABEL + statement)
-
-
-@dataclass(frozen=True, slots=True)
 class Commitment:
     """SHA-256(label || salt || statement) of something that must not be rewritten and must not be public."""
 
@@ -99,6 +60,71 @@ class Commitment:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyStateEntry:
+    """The state of all `count` keys that the first `size` entries enrolled, by the root over them."""
+
+    type: ClassVar[int] = KEY_STATE
+    size: int
+    count: int
+    root: bytes
+
+    def encode(self) -> bytes:
+        """The entry's bytes."""
+        return canonical.encode((KEY_STATE, ENTRY_VERSION, self.size, self.count, self.root))
+
+
+@dataclass(frozen=True, slots=True)
+class Equivocation:
+    """Two headers that one key signed for one place in its chain, in the order of their bytes: proof of a clone."""
+
+    type: ClassVar[int] = EQUIVOCATION
+    first: BatchEntry
+    second: BatchEntry
+
+    def encode(self) -> bytes:
+        """The entry's bytes."""
+        signed = (self.first.header, self.first.signature, self.second.header, self.second.signature)
+        return canonical.encode((EQUIVOCATION, ENTRY_VERSION, *signed))
+
+    @property
+    def header(self) -> Header:
+        """The first header; the other has the same key id, epoch and sequence number."""
+        return Header.decode(self.first.header)
+
+    def check(self, algorithm: int, public_key: bytes) -> None:
+        """The holder of the key signed both; raises VerificationError or MalformedError (unusable key)."""
+        for signed in (self.first, self.second):
+            check_header_signature(signed.header, signed.signature, algorithm, public_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """Nothing comes after this entry: the log `successor`, signed by `keys` (vkeys), goes on."""
+
+    type: ClassVar[int] = CLOSING
+    successor: str
+    keys: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        """The entry's bytes."""
+        return canonical.encode((CLOSING, ENTRY_VERSION, self.successor, self.keys))
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The log `predecessor` ended at `size` with `root`, and this one goes on from there."""
+
+    type: ClassVar[int] = OPENING
+    predecessor: str
+    size: int
+    root: bytes
+
+    def encode(self) -> bytes:
+        """The entry's bytes."""
+        return canonical.encode((OPENING, ENTRY_VERSION, self.predecessor, self.size, self.root))
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownEntry:
     """An entry of a type or version from another time: carried, proven, not interpreted."""
 
@@ -106,7 +132,7 @@ class UnknownEntry:
     version: int
 
 
-Entry: TypeAlias = BatchEntry | Enrolment | Commitment | UnknownEntry
+Entry: TypeAlias = BatchEntry | KeyEvent | KeyStateEntry | Equivocation | Commitment | Closing | Opening | UnknownEntry
 
 
 def parse_entry(data: bytes) -> Entry:
@@ -122,30 +148,14 @@ def parse_entry(data: bytes) -> Entry:
         raise MalformedError("entry: not an array that begins with type and version")
     kind = canonical.uint(value[0], "entry: type", 0xFFFF)
     version = canonical.uint(value[1], "entry: version", 0xFFFF)
-    match (kind, version):
-        case (1, 1):
-            return _batch(value)
-        case (2, 1):
-            return _key_event(value)
-        case (6, 1):
-            return Commitment(canonical.binary(canonical.fields(value, 3, "entry")[2], "entry: digest", 32))
-        case _:
-            return UnknownEntry(kind, version)
+    parse = _PARSERS.get(kind) if version == ENTRY_VERSION else None
+    return UnknownEntry(kind, version) if parse is None else parse(value)
 
 
-def enrol(device: Signer, registrar: Signer, origin: str) -> Enrolment:
-    """An enrolment of `device`'s key for `origin`, signed by both."""
-    registrar_key = registrar.public_key
-    unsigned = Enrolment(origin, device.algorithm, device.public_key, registrar_key, b"", b"")
-    statement = unsigned.statement()
-    return Enrolment(
-        origin,
-        device.algorithm,
-        device.public_key,
-        registrar_key,
-        device.sign(_DEVICE_LABEL + statement),
-        registrar.sign(_REGISTRAR_LABEL + statement),
-    )
+def equivocation(one: BatchEntry, other: BatchEntry) -> Equivocation:
+    """The evidence that both were signed, in its one order."""
+    first, second = sorted((one, other), key=lambda signed: signed.header)
+    return Equivocation(first, second)
 
 
 def commit_assignment(salt: bytes, statement: bytes) -> Commitment:
@@ -157,27 +167,64 @@ def _batch(value: Value) -> BatchEntry:
     _, _, header, signature = canonical.fields(value, 4, "entry")
     entry = BatchEntry(
         canonical.binary(header, "entry: header", 1, MAX_HEADER),
-        canonical.binary(signature, "entry: signature", 64),
+        canonical.binary(signature, "entry: signature", SIGNATURE_SIZE),
     )
     Header.decode(entry.header)
     return entry
 
 
 def _key_event(value: Value) -> Entry:
-    _, _, statement, device_signature, registrar_signature = canonical.fields(value, 5, "entry")
-    data = canonical.binary(statement, "entry: key event", 1, MAX_ENTRY)
-    event = canonical.decode(data, "key event")
-    if type(event) is tuple and event and type(event[0]) is int and event[0] != ENROL:
-        return UnknownEntry(KEY_EVENT, ENTRY_VERSION)
-    _, origin, algorithm, public_key, registrar_key = canonical.fields(event, 5, "key event")
-    enrolment = Enrolment(
-        check_origin(origin),
-        canonical.uint(algorithm, "key event: algorithm", 255),
-        canonical.binary(public_key, "key event: public key", 1, 128),
-        canonical.binary(registrar_key, "key event: registrar key", 32),
-        canonical.binary(device_signature, "key event: device signature", 64),
-        canonical.binary(registrar_signature, "key event: registrar signature", 64),
+    _, _, statement, signatures = canonical.fields(value, 4, "entry")
+    return parse_event(statement, signatures) or UnknownEntry(KEY_EVENT, ENTRY_VERSION)
+
+
+def _key_state(value: Value) -> Entry:
+    _, _, size, count, root = canonical.fields(value, 5, "entry")
+    return KeyStateEntry(
+        canonical.uint(size, "key state: size", MAX_UINT64),
+        canonical.uint(count, "key state: count", MAX_KEYS),
+        canonical.binary(root, "key state: root", 32),
     )
-    check_public_key(enrolment.algorithm, enrolment.public_key)
-    check_public_key(ED25519, enrolment.registrar_key)
-    return enrolment
+
+
+def _equivocation(value: Value) -> Entry:
+    _, _, *signed = canonical.fields(value, 6, "entry")
+    first, second = (_batch((BATCH, ENTRY_VERSION, *pair)) for pair in (signed[:2], signed[2:]))
+    one, other = Header.decode(first.header), Header.decode(second.header)
+    if (one.origin, one.key_id, one.epoch, one.seq) != (other.origin, other.key_id, other.epoch, other.seq):
+        raise MalformedError("equivocation: the headers are not for one place")
+    if first.header >= second.header:
+        raise MalformedError("equivocation: not two headers in the order of their bytes")
+    return Equivocation(first, second)
+
+
+def _commitment(value: Value) -> Entry:
+    return Commitment(canonical.binary(canonical.fields(value, 3, "entry")[2], "entry: digest", 32))
+
+
+def _closing(value: Value) -> Entry:
+    _, _, successor, keys = canonical.fields(value, 4, "entry")
+    if type(keys) is not tuple or not 1 <= len(keys) <= 16:
+        raise MalformedError("closing: keys are not an array of 1 to 16")
+    vkeys = tuple(canonical.text(key, "closing: key", MAX_VKEY) for key in keys)
+    return Closing(check_origin(successor), vkeys)
+
+
+def _opening(value: Value) -> Entry:
+    _, _, predecessor, size, root = canonical.fields(value, 5, "entry")
+    return Opening(
+        check_origin(predecessor),
+        canonical.uint(size, "opening: size", MAX_UINT64),
+        canonical.binary(root, "opening: root", 32),
+    )
+
+
+_PARSERS: dict[int, Callable[[Value], Entry]] = {
+    BATCH: _batch,
+    KEY_EVENT: _key_event,
+    KEY_STATE: _key_state,
+    EQUIVOCATION: _equivocation,
+    COMMITMENT: _commitment,
+    CLOSING: _closing,
+    OPENING: _opening,
+}

@@ -6,14 +6,12 @@ the number of devices and of distinct anchors, not with that of entries.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from ledger import merkle
-from ledger.batch import Anchor, Header, check_header_signature, check_succession, header_hash
-from ledger.entry import BatchEntry, Commitment, Enrolment, Entry, UnknownEntry, parse_entry
-from ledger.errors import LedgerError, MalformedError, VerificationError
+from ledger.errors import VerificationError
+from ledger.follow import Finding, Follower
 from ledger.note import VerifierKey, parse_note
 from ledger.policy import Policy, VerifiedCheckpoint, verify_checkpoint
 from ledger.tiles import (
@@ -41,28 +39,17 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(slots=True)
-class Chain:
-    """Where a device's chain stands after the entries seen so far."""
-
-    epoch: int
-    seq: int
-    header: bytes
-
-
-@dataclass(slots=True)
 class LogReport:
     """What was found true of the whole log.
 
-    `entries` counts by type name; `readings` is the sum of what the headers count; `chains` maps key id to the
-    last header seen of each device; `keys` maps key id to the index of its enrolment; `ahead` is the number of
-    tiles behind the right edge, which a writer makes just before it publishes the checkpoint that covers them.
+    `log` has followed every entry: it knows the counts, the keys and the chains. `notices` counts, by kind, what the
+    log properly reports of devices. `ahead` is the number of tiles behind the right edge, which a writer makes just
+    before it publishes the checkpoint that covers them.
     """
 
     checkpoint: VerifiedCheckpoint
-    entries: Counter[str] = field(default_factory=Counter)
-    readings: int = 0
-    chains: dict[bytes, Chain] = field(default_factory=dict)
-    keys: dict[bytes, int] = field(default_factory=dict)
+    log: Follower
+    notices: Counter[str] = field(default_factory=Counter)
     ahead: int = 0
 
 
@@ -88,69 +75,74 @@ def fsck(
     trust: Iterable[VerifierKey] | None = None,
     paths: Iterable[str] = (),
     progress: Progress = lambda _done, _all: None,
+    tell: Callable[[Finding], None] = lambda _finding: None,
+    resume: Follower | None = None,
+    save: Callable[[Follower], None] = lambda _log: None,
 ) -> LogReport:
     """What is true of the log after everything in it was recomputed from its entries.
 
     Checked: the checkpoint under `policy`; every tile and bundle that its size implies, byte for byte; the root;
-    every entry's form; each batch's origin, enrolment, device signature and place in its device's chain; every
-    enrolment's two signatures. `paths` are all files below the log, if they can be listed: each must be the
-    checkpoint or a tile, and where it overlaps the tree it must agree with it, left-over partial tiles included.
-    With `trust`, only enrolments by these registrars count; without it, any registrar's.
+    every entry's form; each batch's origin, enrolment, device signature and place in its device's chain; every key
+    event's signatures, every key state, every evidence of equivocation. `paths` are all files below the log, if they
+    can be listed: each must be the checkpoint or a tile, and where it overlaps the tree it must agree with it, left-over
+    partial tiles included. With `trust`, only key events by these registrars count; without it, any registrar's.
+    `tell` hears what the log reports of devices: gaps, clones, revocations.
+
+    `save` is given the follower after every full tile; handed in again as `resume`, it goes on from there and checks
+    nothing before it a second time.
 
     Raises:
         LedgerError: the first thing that is missing, malformed or does not follow, with its path or index.
     """
     verified = read_checkpoint(fetch, policy)
-    size = verified.checkpoint.size
-    report = LogReport(verified)
-    extras = _extra_tiles(paths, size)
-    levels: list[list[bytes]] = [[]]
-    chains = _Chains(report, None if trust is None else {key.public_key for key in trust})
-    for start in range(0, size, TILE_WIDTH):
-        bundle = tile_at(ENTRIES, start // TILE_WIDTH, size)
+    checkpoint = verified.checkpoint
+    registrars = None if trust is None else frozenset(key.public_key for key in trust)
+    log = resume or Follower(checkpoint.origin, registrars)
+    _check_resumed(log, verified)
+    report = LogReport(verified, log)
+    extras = _extra_tiles(paths, checkpoint.size)
+
+    def on_tile(tile: Tile, hashes: list[bytes]) -> None:
+        _check_tile(fetch, tile, hashes, extras)
+
+    tree = TileReader(fetch, checkpoint.size, checkpoint.root)
+    start = log.size - log.size % TILE_WIDTH
+    for first in range(start, checkpoint.size, TILE_WIDTH):
+        bundle = tile_at(ENTRIES, first // TILE_WIDTH, checkpoint.size)
         entries = parse_bundle(read_tile(fetch, bundle), bundle)
-        for index, entry in enumerate(entries, start):
-            chains.add(index, entry)
-            levels[0].append(merkle.hash_leaf(entry))
+        for entry in entries[log.size - first :]:
+            for finding in log.add(entry, on_tile):
+                _judge(finding, report, tell)
         _check_other_bundles(fetch, bundle, entries, extras)
         if bundle.width == TILE_WIDTH:
-            _close_tiles(fetch, levels, start // TILE_WIDTH, extras)
-        progress(start + bundle.width, size)
-    for level, hashes in enumerate(levels):
-        if hashes:
-            _check_tile(fetch, Tile(level, _tile_index(level, size), len(hashes)), hashes, extras)
-    root = _root(levels)
-    if root != verified.checkpoint.root:
-        raise VerificationError(f"the entries do not lead to the root of the checkpoint of size {size}")
-    ahead = [tile for tiles in extras.values() for tile in tiles]
-    _check_ahead(fetch, ahead)
-    report.ahead = len(ahead)
-    chains.check_anchors(TileReader(fetch, size, root))
+            for finding in log.check_anchors(tree):
+                _judge(finding, report, tell)
+            save(log)
+        progress(log.size, checkpoint.size)
+    for tile, hashes in log.partial_tiles():
+        _check_tile(fetch, tile, hashes, extras)
+    if log.root() != checkpoint.root:
+        raise VerificationError(f"the entries do not lead to the root of the checkpoint of size {checkpoint.size}")
+    report.ahead = _check_ahead(fetch, [tile for tiles in extras.values() for tile in tiles])
+    for finding in log.check_anchors(tree):
+        _judge(finding, report, tell)
+    save(log)
     return report
 
 
-def _close_tiles(fetch: Fetch, levels: list[list[bytes]], leaf_tile: int, extras: Extras) -> None:
-    """Checks each tile that became full, lowest first, and hands its root to the level above."""
-    level = 0
-    index = leaf_tile
-    while len(levels[level]) == TILE_WIDTH:
-        _check_tile(fetch, Tile(level, index), levels[level], extras)
-        if level + 1 == len(levels):
-            levels.append([])
-        levels[level + 1].append(merkle.tree_root(levels[level]))
-        levels[level].clear()
-        level += 1
-        index //= TILE_WIDTH
+def _check_resumed(log: Follower, verified: VerifiedCheckpoint) -> None:
+    checkpoint = verified.checkpoint
+    if log.origin != checkpoint.origin:
+        raise VerificationError(f"the saved state is of the log {log.origin}, this is {checkpoint.origin}")
+    if log.size > checkpoint.size:
+        raise VerificationError(f"the log shrank from size {log.size}, where the saved state is, to {checkpoint.size}")
 
 
-def _root(levels: list[list[bytes]]) -> bytes:
-    """The root over all right edges: a level's unfinished tile, completed by what the level below adds to it."""
-    below: bytes | None = None
-    for hashes in levels:
-        edge = [*hashes, below] if below is not None else hashes
-        if edge:
-            below = merkle.tree_root(edge)
-    return merkle.EMPTY_ROOT if below is None else below
+def _judge(finding: Finding, report: LogReport, tell: Callable[[Finding], None]) -> None:
+    if finding.fault:
+        raise finding.error()
+    report.notices[finding.kind] += 1
+    tell(finding)
 
 
 def _check_tile(fetch: Fetch, tile: Tile, hashes: list[bytes], extras: Extras) -> None:
@@ -187,88 +179,9 @@ def _extra_tiles(paths: Iterable[str], size: int) -> Extras:
     return extras
 
 
-def _check_ahead(fetch: Fetch, tiles: Iterable[Tile]) -> None:
+def _check_ahead(fetch: Fetch, tiles: Collection[Tile]) -> int:
     """Tiles behind the right edge, of a checkpoint that is not published yet, have at least a tile's form."""
     for tile in tiles:
         parse = parse_bundle if tile.level == ENTRIES else parse_tile
         parse(read_tile(fetch, tile), tile)
-
-
-def _tile_index(level: int, size: int) -> int:
-    return (size >> (8 * level)) // TILE_WIDTH
-
-
-_NAMES: dict[type[Entry], str] = {
-    BatchEntry: "batches",
-    Enrolment: "enrolments",
-    Commitment: "commitments",
-    UnknownEntry: "entries of other versions",
-}
-
-
-class _Chains:
-    """Follows what entries say of one another: enrolments, then unbroken chains of batches."""
-
-    def __init__(self, report: LogReport, registrars: set[bytes] | None) -> None:
-        self._report = report
-        self._registrars = registrars
-        self._origin = report.checkpoint.checkpoint.origin
-        self._keys: dict[bytes, Enrolment] = {}
-        # Each anchor once, with the first entry that carries it: a checkpoint is the anchor of many batches.
-        self._anchors: dict[Anchor, int] = {}
-
-    def add(self, index: int, data: bytes) -> None:
-        try:
-            self._check(index, data)
-        except MalformedError as error:
-            raise MalformedError(f"entry {index}: {error}") from None
-        except LedgerError as error:
-            raise VerificationError(f"entry {index}: {error}") from None
-
-    def check_anchors(self, tree: TileReader) -> None:
-        """Every checkpoint that a device had verified when it sealed is a prefix of this log."""
-        for anchor, index in self._anchors.items():
-            if merkle.root_at(anchor.size, tree.hash_at) != anchor.root:
-                raise VerificationError(
-                    f"entry {index}: its anchor, which the device had verified, has another root for size {anchor.size}"
-                    ": a split view"
-                )
-
-    def _check(self, index: int, data: bytes) -> None:
-        entry = parse_entry(data)
-        match entry:
-            case BatchEntry():
-                self._check_batch(index, entry)
-            case Enrolment():
-                self._check_enrolment(index, entry)
-            case Commitment() | UnknownEntry():
-                pass
-        self._report.entries[_NAMES[type(entry)]] += 1
-
-    def _check_enrolment(self, index: int, entry: Enrolment) -> None:
-        if entry.origin != self._origin:
-            raise VerificationError(f"enrolment for the log {entry.origin}")
-        entry.check()
-        if self._registrars is not None and entry.registrar_key not in self._registrars:
-            raise VerificationError("enrolment by a registrar that is not trusted")
-        if entry.key_id in self._keys:
-            raise VerificationError(f"key {entry.key_id.hex()} is enrolled already")
-        self._keys[entry.key_id] = entry
-        self._report.keys[entry.key_id] = index
-
-    def _check_batch(self, index: int, entry: BatchEntry) -> None:
-        header = Header.decode(entry.header)
-        if header.origin != self._origin:
-            raise VerificationError(f"batch for the log {header.origin}")
-        key = self._keys.get(header.key_id)
-        if key is None:
-            raise VerificationError(f"batch by key {header.key_id.hex()}, which is not enrolled before it")
-        check_header_signature(entry.header, entry.signature, key.algorithm, key.public_key)
-        if header.anchor is not None:
-            if header.anchor.size > index:
-                raise VerificationError(f"anchored to size {header.anchor.size}, which came after it")
-            self._anchors.setdefault(header.anchor, index)
-        last = self._report.chains.get(header.key_id)
-        check_succession(header, None if last is None else (last.epoch, last.seq, header_hash(last.header)))
-        self._report.chains[header.key_id] = Chain(header.epoch, header.seq, entry.header)
-        self._report.readings += header.count
+    return len(tiles)

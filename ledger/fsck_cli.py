@@ -7,7 +7,7 @@ from ledger.console import OK, UNPROVEN, WRONG, fail, parse_file, show_progress
 from ledger.errors import LedgerError, MalformedError
 from ledger.fsck import LogReport, fsck
 from ledger.policy import parse_policy, parse_trust
-from ledger.writer.files import list_files, read_file
+from ledger.service.fetch import log_reader
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.description = "Recompute a whole log from its entries: every tile, hash, chain and device signature."
     parser.epilog = "Exit codes: 0 everything follows, 1 something does not, 2 the call is wrong."
     parser.add_argument(
-        "directory", type=Path, metavar="DIR", help="the log's public directory (with `checkpoint` in it)"
+        "log", metavar="DIR|URL", help="the log's public directory (with `checkpoint` in it), or where it is served"
     )
     parser.add_argument("--policy", type=Path, required=True, help="tlog-policy that the checkpoint must satisfy")
     parser.add_argument("--trust", type=Path, help="vkeys of the registrars whose enrolments count (without: any)")
@@ -23,19 +23,16 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _fsck(args: argparse.Namespace) -> int:
-    public = args.directory
-    if not public.is_dir():
-        return fail(f"{public}: is not a directory", WRONG)
     try:
         policy = parse_file(args.policy, parse_policy)
         trust = None if args.trust is None else parse_file(args.trust, parse_trust)
-        paths = list_files(public)
-    except (MalformedError, OSError) as error:
+    except MalformedError as error:
         return fail(error, WRONG)
     try:
-        report = fsck(lambda path: read_file(public, path), policy, trust=trust, paths=paths, progress=show_progress())
+        with log_reader(args.log) as (fetch, paths):
+            report = fsck(fetch, policy, trust=trust, paths=paths, progress=show_progress())
     except LedgerError as error:
-        return fail(f"{public}: {error}", UNPROVEN)
+        return fail(f"{args.log}: {error}", UNPROVEN)
     except OSError as error:
         return fail(error, WRONG)
     _show(report)
@@ -43,12 +40,16 @@ def _fsck(args: argparse.Namespace) -> int:
 
 
 def _show(report: LogReport) -> None:
-    verified = report.checkpoint
-    print(f"{verified.checkpoint.origin}: size {verified.checkpoint.size}, root {verified.checkpoint.root.hex()}")
-    print(f"  entries: {', '.join(f'{count} {name}' for name, count in sorted(report.entries.items())) or 'none'}")
-    print(f"  readings committed to: {report.readings}, by {len(report.chains)} of {len(report.keys)} enrolled keys")
-    for key, chain in sorted(report.chains.items()):
+    checkpoint, log = report.checkpoint.checkpoint, report.log
+    print(f"{checkpoint.origin}: size {checkpoint.size}, root {checkpoint.root.hex()}")
+    print(f"  entries: {', '.join(f'{count} {name}' for name, count in sorted(log.entries.items())) or 'none'}")
+    if log.size:
+        print(f"  {log.bytes / log.size:.0f} bytes an entry")
+    print(f"  readings committed to: {log.readings}, by {len(log.chains)} of {len(log.keys)} enrolled keys")
+    for key, chain in sorted(log.chains.items()):
         print(f"  key {key.hex()[:16]}: unbroken to epoch {chain.epoch} seq {chain.seq}")
+    if report.notices:
+        print(f"  reported: {', '.join(f'{count} {kind}' for kind, count in sorted(report.notices.items()))}")
     if report.ahead:
         print(
             f"  {report.ahead} tiles lie ahead of the checkpoint: one is about to be published, or a writer was stopped"

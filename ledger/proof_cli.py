@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ledger.batch import LEAVES_PER_BATCH, Header
 from ledger.console import OK, UNPROVEN, WRONG, fail, parse_file
-from ledger.entry import BatchEntry, Enrolment, parse_entry
+from ledger.entry import BatchEntry, parse_entry
 from ledger.errors import MalformedError, VerificationError
+from ledger.events import Enrolment
 from ledger.fsck import CHECKPOINT_PATH, open_log
 from ledger.policy import Policy, parse_policy
 from ledger.proof import ReadingProof

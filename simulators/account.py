@@ -90,14 +90,14 @@ def settle(data: Path, outboxes: Mapping[str, Path], progress: Progress) -> Acco
     lost, duplicates = _compare(accepted, found.marks, problems)
     if missing := kinds - set(found.first_of_kind):
         problems.append(f"no proof of {', '.join(sorted(missing))}")
-    if report is not None and report.readings != found.readings:
-        problems.append(f"the log commits to {report.readings} readings, the store holds {found.readings}")
+    if report is not None and report.log.readings != found.readings:
+        problems.append(f"the log commits to {report.log.readings} readings, the store holds {found.readings}")
     if not found.readings:
         problems.append("no reading was read back")
     return Account(
         readings=found.readings,
         batches=len(found.batches),
-        entries=sum(report.entries.values()) if report else 0,
+        entries=report.log.size if report else 0,
         verified=found.verified,
         lost=lost,
         duplicates=duplicates,

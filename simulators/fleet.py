@@ -17,7 +17,8 @@ from sys import executable
 from aggregator.enrolment import FOLDER as ENROLMENTS
 from edge.outbox_reader import Counts, OutboxReader
 from edge.setup import SourceSpec, enrolment, initialise, registrar_signer, write_enrolment
-from ledger.entry import Enrolment, parse_entry
+from ledger.entry import parse_entry
+from ledger.events import Enrolment
 from ledger.writer.create import POLICY, REGISTRAR_KEY
 from ledger.writer.local import LocalReader
 from ledger.writer.storage import StorageError

@@ -64,7 +64,7 @@ class Server(uvicorn.Server):
             asyncio.run(self.serve(sockets=[self._socket]))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's step that ends with the server listening."""
+        """The step of uvicorn that ends with the server listening."""
         await super().startup(sockets)
         self._ready(self.url)
 
@@ -119,7 +119,7 @@ def _check_tls(cert: Path | None, key: Path | None) -> None:
         except OSError as error:
             raise ServeError(f"{path}: {error.strerror or error}") from None
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")  # noqa: S106 - none at all
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
     except ssl.SSLError as error:
         reason = (error.reason or str(error)).lower().replace("_", " ")
         raise ServeError(f"{cert}, {key}: are not a PEM certificate and its unencrypted key: {reason}") from None

@@ -17,7 +17,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from ledger.entry import BATCH, KEY_EVENT, parse_entry
+from ledger.entry import BATCH, parse_entry
+from ledger.events import KEY_EVENT
 from ledger.writer.files import fatal, lock, make_parents, make_private, read_file, sync_directory, sync_file
 from ledger.writer.storage import Place, Recorded, StorageError, Submission
 

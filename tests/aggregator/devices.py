@@ -5,8 +5,8 @@ from pathlib import Path
 
 from aggregator.enrolment import FOLDER
 from ledger.batch import Anchor, Notice, SealedBatch, header_hash, seal
-from ledger.entry import enrol
 from ledger.envelope import format_envelope
+from ledger.events import enrol
 from ledger.info import BatchInfo, Clock, Source
 from ledger.keys import Ed25519Signer, key_id
 from ledger.reading import Reading, Scalar

@@ -7,7 +7,8 @@ import pytest
 
 from aggregator.enrolment import FOLDER, Keys
 from aggregator.registry import Registry
-from ledger.entry import Commitment, enrol
+from ledger.entry import Commitment
+from ledger.events import enrol
 from ledger.keys import Ed25519Signer
 from ledger.writer.create import LOG_KEY, REGISTRAR_KEY, load_signer
 from ledger.writer.local import LocalStorage

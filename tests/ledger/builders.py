@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger.batch import Anchor, Header, Notice, SealedBatch, header_hash, seal
 from ledger.checkpoint import Checkpoint
-from ledger.entry import BatchEntry, enrol
+from ledger.entry import BatchEntry
+from ledger.events import enrol
 from ledger.info import BatchInfo, Source
 from ledger.keys import Ed25519Signer
 from ledger.note import ED25519_COSIGNATURE, Note, NoteSigner, Signature, VerifierKey

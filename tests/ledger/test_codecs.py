@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from ledger import canonical
 from ledger.batch import Anchor, Header, Notice, expand_salts, header_hash, leaf_hash
 from ledger.checkpoint import parse_checkpoint
-from ledger.entry import Enrolment, UnknownEntry, commit_assignment, enrol, parse_entry
+from ledger.entry import UnknownEntry, commit_assignment, parse_entry
 from ledger.envelope import MAX_ENVELOPE, format_envelope, parse_envelope
 from ledger.errors import MalformedError, VerificationError
+from ledger.events import Enrolment, enrol
 from ledger.info import MAX_DESCRIPTION, MAX_SOURCES, BatchInfo, Source
 from ledger.keys import Ed25519Signer
 from ledger.note import NoteSigner, parse_note, parse_vkey

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from ledger.batch import Anchor, Notice, header_hash
-from ledger.entry import BatchEntry, Enrolment, commit_assignment, enrol, parse_entry
+from ledger.entry import BatchEntry, commit_assignment, parse_entry
 from ledger.errors import LedgerError, MalformedError, VerificationError
+from ledger.events import Enrolment, enrol
 from ledger.fsck import fsck, open_log, read_checkpoint
 from ledger.keys import Ed25519Signer
 
@@ -35,11 +36,11 @@ def refused(entries, match):
 def test_log_sound():
     """A sound log's report counts its entries, readings, keys and chains."""
     report = checked([*b.small_log(6), *commitments(2), b"\x93\x4d\x02\xc0"])
-    assert report.entries == {"enrolments": 1, "batches": 6, "commitments": 2, "entries of other versions": 1}
-    assert report.readings == 8
-    assert list(report.keys.values()) == [0]
-    (chain,) = report.chains.values()
-    assert (chain.epoch, chain.seq, chain.header) == (0, 5, b.chain(6)[5].header)
+    assert report.log.entries == {"enrolments": 1, "batches": 6, "commitments": 2, "entries of other versions": 1}
+    assert report.log.readings == 8
+    assert [record.enrolled for record in report.log.keys] == [0]
+    (chain,) = report.log.chains.values()
+    assert (chain.epoch, chain.seq, chain.hash) == (0, 5, header_hash(b.chain(6)[5].header))
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 511, 512, 513, 65_535, 65_536, 65_537])
@@ -48,7 +49,7 @@ def test_log_of_size(size):
     seen = []
     files = b.log_files(commitments(size))
     report = fsck(files.get, POLICY, paths=list(files), progress=lambda done, total: seen.append((done, total)))
-    assert report.entries["commitments"] == size
+    assert report.log.entries["commitments"] == size
     assert report.checkpoint.checkpoint.size == size
     assert seen[-1:] == ([(size, size)] if size else [])
 
@@ -56,7 +57,7 @@ def test_log_of_size(size):
 def test_log_without_a_listing():
     """Without a list of files, what the size implies is checked all the same."""
     files = b.log_files(commitments(300))
-    assert fsck(files.get, POLICY).entries["commitments"] == 300
+    assert fsck(files.get, POLICY).log.entries["commitments"] == 300
 
 
 def test_log_with_left_over_partial_tiles():
@@ -124,7 +125,7 @@ def test_log_with_entries_exchanged():
     files = b.log_files(entries) | {"tile/entries/000.p/4": b.tile_files(exchanged)["tile/entries/000.p/4"]}
     with pytest.raises(LedgerError):
         fsck(files.get, POLICY)
-    refused(exchanged, "entry 1: epoch 0 seq 1 follows epoch 0 seq -1")
+    refused(exchanged, r"entry 1: batch by key [0-9a-f]*: epoch 0 seq 1 follows epoch 0 seq -1")
     both = b.tile_files(exchanged) | {"checkpoint": b.log_files(entries)["checkpoint"]}
     with pytest.raises(LedgerError):
         fsck(both.get, POLICY)
@@ -171,13 +172,13 @@ SECOND = b.sealed([b.scalar()], seq=1, previous=header_hash(FIRST.header))
         ([ENROL, b.entry_of(FIRST), batch(2, previous=header_hash(FIRST.header))], "seq 2 follows epoch 0 seq 0"),
         ([ENROL, b.entry_of(FIRST), batch(1, previous=bytes(32))], "does not continue"),
         ([ENROL, b.entry_of(FIRST), batch(1, previous=header_hash(SECOND.header))], "does not continue"),
-        ([ENROL, batch(origin="other.example.org")], "batch for the log other.example.org"),
+        ([ENROL, batch(origin="other.example.org")], "batch for the log 'other.example.org'"),
         ([ENROL, batch(signer=b.device("thief"))], "not enrolled"),
         ([ENROL, BatchEntry(FIRST.header, SECOND.signature).encode()], "signature does not verify"),
         ([enrolment(device_signature=bytes(64)).encode()], "signature does not verify"),
         ([enrolment(registrar_signature=bytes(64)).encode()], "signature does not verify"),
-        ([enrolment(origin="other.example.org").encode()], "enrolment for the log"),
-        ([enrol(b.device(), b.device("registrar"), "other.example.org").encode()], "enrolment for the log"),
+        ([enrolment(origin="other.example.org").encode()], "a key event for the log"),
+        ([enrol(b.device(), b.device("registrar"), "other.example.org").encode()], "a key event for the log"),
         ([b""], "entry 0: entry: not msgpack"),
         ([b"\xc0"], "not an array that begins"),
         ([b"\x91\x01"], "not an array that begins"),
@@ -203,7 +204,7 @@ def test_log_with_epochs():
     """A new epoch begins at sequence number 0 with its notice, may skip numbers, and never goes back."""
     lost = [b.sealed(epoch=epoch, notice=Notice(3)) for epoch in range(1, 5)]
     report = checked([ENROL, b.entry_of(FIRST), b.entry_of(lost[0]), b.entry_of(lost[3])])
-    assert [chain.epoch for chain in report.chains.values()] == [4]
+    assert [chain.epoch for chain in report.log.chains.values()] == [4]
     refused([ENROL, b.entry_of(lost[3]), b.entry_of(lost[0])], "epoch 1 seq 0 follows epoch 4 seq 0")
     refused([ENROL, b.entry_of(lost[0]), b.entry_of(lost[0])], "follows")
     refused([ENROL, b.entry_of(lost[0]), b.entry_of(SECOND)], "follows")
@@ -215,7 +216,7 @@ def test_log_with_two_devices():
     enrolled = enrol(other, Ed25519Signer(b.seed("registrar")), b.ORIGIN).encode()
     mine, theirs = map(b.entry_of, b.chain(3)), map(b.entry_of, b.chain(3, signer=other))
     woven = [entry for pair in zip(mine, theirs, strict=True) for entry in pair]
-    assert checked([ENROL, enrolled, *woven]).entries["batches"] == 6
+    assert checked([ENROL, enrolled, *woven]).log.entries["batches"] == 6
     assert parse_entry(enrolled) != parse_entry(ENROL)
 
 
@@ -265,7 +266,7 @@ def test_log_with_an_anchor_to_its_own_history(size):
     """An anchor to any earlier size of this log is sound, up to the entry's own place."""
     earlier = [ENROL, *commitments(256)]
     anchor = Anchor(size, b.naive_root([b.hash_entry(entry) for entry in earlier[:size]]))
-    assert checked([*earlier, b.entry_of(b.sealed([b.scalar()], anchor=anchor))]).readings == 1
+    assert checked([*earlier, b.entry_of(b.sealed([b.scalar()], anchor=anchor))]).log.readings == 1
 
 
 def test_enrolment_is_what_the_log_says():

@@ -194,7 +194,7 @@ def test_note_with_a_stranger_whose_name_is_unprintable(name):
         str(VerifierKey("a", 1, bytes(32))),
         str(VerifierKey("a", 1, b.device().public_key[:-1])),
         str(VerifierKey("a", 2, b.device().public_key)),
-        str(VerifierKey("a", 6, bytes(1312))),
+        str(VerifierKey("a", 6, bytes(1311))),
     ],
 )
 def test_vkey_malformed(vkey):

@@ -10,9 +10,10 @@ import pytest
 from ledger import canonical, merkle
 from ledger.batch import Header
 from ledger.checkpoint import parse_checkpoint
-from ledger.entry import BatchEntry, Commitment, Enrolment, parse_entry
+from ledger.entry import BatchEntry, Commitment, parse_entry
 from ledger.envelope import parse_envelope
 from ledger.errors import MalformedError, VerificationError
+from ledger.events import Enrolment
 from ledger.info import BatchInfo
 from ledger.keys import check_public_key, key_id
 from ledger.note import Note, parse_note, parse_vkey, verify_note

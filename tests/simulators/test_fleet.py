@@ -11,7 +11,8 @@ from aggregator.setup import initialise
 from aggregator.status import read_status
 from edge.config import load
 from edge.source import make_source
-from ledger.entry import Enrolment, parse_entry
+from ledger.entry import parse_entry
+from ledger.events import Enrolment
 from ledger.policy import parse_trust
 from simulators.broker import start_broker
 from simulators.fleet import MODELS, Target, lay_out, plan

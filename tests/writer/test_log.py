@@ -13,6 +13,7 @@ import pytest
 
 from ledger import fsck as checker
 from ledger.entry import Commitment
+from ledger.errors import LedgerError
 from ledger.policy import parse_policy
 from ledger.tiles import parse_tile_path
 from ledger.writer.create import LOG_KEY, POLICY, create_log, load_signer
@@ -315,7 +316,7 @@ def test_damaged_public_file_never_finds_its_way_into_the_log(data: Path, name: 
         return
     grown(data, 300)
     if name == "tile/0/000":  # a full tile is not read at a start; fsck finds it
-        with pytest.raises(checker.LedgerError, match=name):
+        with pytest.raises(LedgerError, match=name):
             fsck(data)
         return
     assert fsck(data) == 600

@@ -1,0 +1,307 @@
+"""Following a log entry by entry: its tree, its keys, its devices' chains; what `fsck` and `monitor` have in common.
+
+A `Follower` is fed every entry in order. It holds the right edge of the tree, one record for each key and one head for
+each chain, so its size grows with the number of devices and not with that of entries; it can be written down and taken
+up again. What does not follow from the entries before is a *fault* of the log; what is properly on the log and still
+somebody's business - a declared gap, an outbox lost, a cloned key - is a *notice*.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ledger import merkle
+from ledger.batch import Anchor, Header, NoticeKind, check_header_signature, check_succession, header_hash
+from ledger.entry import (
+    BatchEntry,
+    Closing,
+    Commitment,
+    Entry,
+    Equivocation,
+    KeyStateEntry,
+    Opening,
+    UnknownEntry,
+    parse_entry,
+)
+from ledger.errors import LedgerError, MalformedError, VerificationError
+from ledger.events import REASONS, Enrolment, KeyEvent, Revocation, Rotation
+from ledger.keystate import KeyStates, parse_record
+from ledger.tiles import TILE_WIDTH, Tile, TileReader
+
+STATE_VERSION = 1
+MAX_REMEMBERED_ANCHORS = 4096  # devices of one log are anchored to its last few checkpoints
+
+# A tile that became full, and its hashes.
+OnTile: TypeAlias = Callable[[Tile, list[bytes]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about entry `index`; `key_id` is the device key that it is about, None if it is about the log.
+
+    `kind` is one word for machines; `fault` tells what the log must not hold from what it properly reports.
+    """
+
+    index: int
+    kind: str
+    message: str
+    fault: bool
+    key_id: bytes | None = None
+    malformed: bool = False
+
+    def error(self) -> LedgerError:
+        """The finding as what a checker raises."""
+        return (MalformedError if self.malformed else VerificationError)(f"entry {self.index}: {self.message}")
+
+
+@dataclass(slots=True)
+class Chain:
+    """Where a device's chain stands after the entries seen so far."""
+
+    epoch: int
+    seq: int
+    hash: bytes
+
+
+NAMES: dict[type[Entry], str] = {
+    BatchEntry: "batches",
+    Enrolment: "enrolments",
+    Rotation: "rotations",
+    Revocation: "revocations",
+    KeyStateEntry: "key states",
+    Equivocation: "equivocations",
+    Commitment: "commitments",
+    Closing: "closings",
+    Opening: "openings",
+    UnknownEntry: "entries of other versions",
+}
+
+
+class Follower:
+    """The truth about a log's first `size` entries, as far as the entries themselves tell it."""
+
+    def __init__(self, origin: str, registrars: frozenset[bytes] | None = None) -> None:
+        """`registrars`: the public keys whose key events count; None: anyone's."""
+        self.origin = origin
+        self.size = 0
+        self.entries: Counter[str] = Counter()
+        self.bytes = 0
+        self.readings = 0
+        self.keys = KeyStates(origin)
+        self.chains: dict[bytes, Chain] = {}
+        self.closed: Closing | None = None
+        self._registrars = registrars
+        self._levels: list[list[bytes]] = [[]]
+        # Anchors that were not held against the tree yet, each with the first entry that carries it.
+        self._anchors: dict[Anchor, int] = {}
+        self._checked: dict[Anchor, None] = {}
+
+    def add(self, data: bytes, on_tile: OnTile | None = None) -> list[Finding]:
+        """Takes in the next entry; what is wrong or worth telling about it.
+
+        `on_tile` is called for every tile that it completes, lowest level first.
+        """
+        index = self.size
+        findings: list[Finding] = []
+        try:
+            findings = list(self._examine(index, data))
+        except MalformedError as error:
+            findings = [Finding(index, "malformed", str(error), fault=True, malformed=True)]
+        self._levels[0].append(merkle.hash_leaf(data))
+        self.size += 1
+        self.bytes += len(data)
+        if not self.size % TILE_WIDTH:
+            self._close_tiles(on_tile)
+        return findings
+
+    def root(self) -> bytes:
+        """The root over all entries so far: a level's unfinished tile, completed by what the level below adds."""
+        below: list[bytes] = []
+        for hashes in self._levels:
+            edge = hashes + below
+            below = [merkle.tree_root(edge)] if edge else []
+        return below[0] if below else merkle.EMPTY_ROOT
+
+    def partial_tiles(self) -> Iterator[tuple[Tile, list[bytes]]]:
+        """The unfinished tile of every level that has one."""
+        for level, hashes in enumerate(self._levels):
+            if hashes:
+                yield Tile(level, (self.size >> (8 * level)) // TILE_WIDTH, len(hashes)), hashes
+
+    def check_anchors(self, tree: TileReader) -> list[Finding]:
+        """Every checkpoint that a device had verified when it sealed is a prefix of `tree`, or a finding says not.
+
+        Raises:
+            VerificationError: the tiles of `tree` do not lead to its root, so they tell nothing.
+        """
+        findings = []
+        for anchor, index in self._anchors.items():
+            tree.prove_consistency(anchor.size)
+            if merkle.root_at(anchor.size, tree.hash_at) != anchor.root:
+                message = (
+                    f"its anchor, which the device had verified, has another root for size {anchor.size}: a split view"
+                )
+                findings.append(Finding(index, "split-view", message, fault=True))
+            self._checked[anchor] = None
+            if len(self._checked) > MAX_REMEMBERED_ANCHORS:
+                del self._checked[next(iter(self._checked))]
+        self._anchors.clear()
+        return findings
+
+    def dump(self) -> str:
+        """Everything, as text for `load`; to be called when no anchor waits."""
+        state = {
+            "version": STATE_VERSION,
+            "origin": self.origin,
+            "size": self.size,
+            "bytes": self.bytes,
+            "readings": self.readings,
+            "entries": dict(self.entries),
+            "levels": [[item.hex() for item in level] for level in self._levels],
+            "keys": [[record.encode().hex(), algorithm, key.hex()] for record, algorithm, key in self.keys.dump()],
+            "last_event": self.keys.last_event,
+            "chains": [[key.hex(), chain.epoch, chain.seq, chain.hash.hex()] for key, chain in self.chains.items()],
+            "closed": self.closed and self.closed.encode().hex(),
+        }
+        return json.dumps(state)
+
+    @classmethod
+    def load(cls, text: str, registrars: frozenset[bytes] | None = None) -> "Follower":
+        """The follower that `dump` wrote, from a place that its owner trusts; raises MalformedError."""
+        try:
+            return cls._loaded(json.loads(text), registrars)
+        except (ValueError, TypeError, KeyError, AttributeError, MalformedError) as error:
+            raise MalformedError(f"saved state: cannot be read: {error}") from None
+
+    @classmethod
+    def _loaded(cls, state: dict[str, Any], registrars: frozenset[bytes] | None) -> "Follower":
+        if state["version"] != STATE_VERSION:
+            raise MalformedError(f"version {state['version']} is not this program's {STATE_VERSION}")
+        follower = cls(state["origin"], registrars)
+        follower.size, follower.bytes, follower.readings = state["size"], state["bytes"], state["readings"]
+        follower.entries.update(state["entries"])
+        follower._levels = [[bytes.fromhex(item) for item in level] for level in state["levels"]]
+        records = [
+            (parse_record(bytes.fromhex(record)), algorithm, bytes.fromhex(key))
+            for record, algorithm, key in state["keys"]
+        ]
+        follower.keys.load(records, state["last_event"])
+        follower.chains = {
+            bytes.fromhex(key): Chain(epoch, seq, bytes.fromhex(hashed)) for key, epoch, seq, hashed in state["chains"]
+        }
+        closed = state["closed"] and parse_entry(bytes.fromhex(state["closed"]))
+        follower.closed = closed if isinstance(closed, Closing) else None
+        return follower
+
+    def _close_tiles(self, on_tile: OnTile | None) -> None:
+        level, index = 0, self.size // TILE_WIDTH - 1
+        while len(hashes := self._levels[level]) == TILE_WIDTH:
+            if on_tile is not None:
+                on_tile(Tile(level, index), hashes)
+            if level + 1 == len(self._levels):
+                self._levels.append([])
+            self._levels[level + 1].append(merkle.tree_root(hashes))
+            self._levels[level] = []
+            level += 1
+            index //= TILE_WIDTH
+
+    def _examine(self, index: int, data: bytes) -> Iterator[Finding]:
+        entry = parse_entry(data)
+        self.entries[NAMES[type(entry)]] += 1
+        if self.closed is not None:
+            yield Finding(index, "closed", f"comes after the log was closed for {self.closed.successor}", fault=True)
+        match entry:
+            case BatchEntry():
+                yield from self._batch(index, entry)
+            case Enrolment() | Rotation() | Revocation():
+                yield from self._key_event(index, entry)
+            case KeyStateEntry():
+                try:
+                    self.keys.check_entry(index, entry)
+                except VerificationError as error:
+                    yield Finding(index, "key-state", str(error), fault=True)
+            case Equivocation():
+                yield self._equivocation(index, entry)
+            case Closing():
+                self.closed = entry
+                yield Finding(index, "closed", f"the log ends; {entry.successor} goes on", fault=False)
+            case Opening() if index:
+                yield Finding(index, "opening", "an opening that is not the first entry", fault=True)
+            case Opening() | Commitment() | UnknownEntry():
+                pass
+
+    def _key_event(self, index: int, event: KeyEvent) -> Iterator[Finding]:
+        key = event.old_key_id if isinstance(event, Rotation) else event.key_id
+        try:
+            self.keys.check(event)
+        except VerificationError as error:
+            yield Finding(index, "key-event", str(error), fault=True, key_id=key)
+            return
+        if self._registrars is not None and event.registrar_key not in self._registrars:
+            name = NAMES[type(event)].removesuffix("s")
+            yield Finding(index, "registrar", f"{name} by a registrar that is not trusted", fault=True, key_id=key)
+        self.keys.apply(index, event)
+        if isinstance(event, Revocation):
+            reason = REASONS.get(event.reason, f"reason {event.reason}")
+            where = f"from epoch {event.until[0]} seq {event.until[1]} on"
+            yield Finding(index, "revoked", f"key {key.hex()} is revoked {where}: {reason}", fault=False, key_id=key)
+
+    def _equivocation(self, index: int, entry: Equivocation) -> Finding:
+        header = entry.header
+        key = self.keys.public_key(header.key_id)
+        try:
+            if header.origin != self.origin or key is None:
+                raise VerificationError("equivocation by a key that is not enrolled here")
+            entry.check(*key)
+        except VerificationError as error:
+            return Finding(index, "equivocation", str(error), fault=True, key_id=header.key_id)
+        message = (
+            f"key {header.key_id.hex()} signed two headers for epoch {header.epoch} seq {header.seq}: "
+            "it was cloned, or its outbox was restored from an old copy"
+        )
+        return Finding(index, "equivocation", message, fault=False, key_id=header.key_id)
+
+    def _batch(self, index: int, entry: BatchEntry) -> Iterator[Finding]:
+        header = Header.decode(entry.header)
+        key, place = header.key_id, (header.epoch, header.seq)
+        record, public = self.keys.get(key), self.keys.public_key(key)
+        try:
+            if header.origin != self.origin:
+                raise VerificationError(f"batch for the log {header.origin!a}")
+            if record is None or public is None:
+                raise VerificationError(f"batch by key {key.hex()}, which is not enrolled before it")
+            check_header_signature(entry.header, entry.signature, *public)
+        except VerificationError as error:
+            yield Finding(index, "signature", str(error), fault=True, key_id=key)
+            return
+        try:
+            record.check_good(place, index)
+        except VerificationError as error:
+            yield Finding(index, "ended-key", f"batch by key {key.hex()}: {error}", fault=True, key_id=key)
+        last = self.chains.get(key)
+        try:
+            check_succession(header, None if last is None else (last.epoch, last.seq, last.hash))
+        except VerificationError as error:
+            yield Finding(index, "chain", f"batch by key {key.hex()}: {error}", fault=True, key_id=key)
+        self.chains[key] = Chain(*place, header_hash(entry.header))
+        self.readings += header.count
+        if (anchor := header.anchor) is not None:
+            if anchor.size > index:
+                message = f"anchored to size {anchor.size}, which came after it"
+                yield Finding(index, "anchor", message, fault=True, key_id=key)
+            elif anchor not in self._checked:
+                self._anchors.setdefault(anchor, index)
+        if (notice := header.notice) is not None and notice.kind != NoticeKind.HEARTBEAT:
+            yield _notice(index, header)
+
+
+def _notice(index: int, header: Header) -> Finding:
+    notice = header.notice
+    where = f"key {header.key_id.hex()} epoch {header.epoch} seq {header.seq}"
+    if notice is None or notice.kind != NoticeKind.GAP:
+        return Finding(index, "outbox-lost", f"{where}: the device lost its outbox", fault=False, key_id=header.key_id)
+    lost = "an unknown number of" if notice.lost is None else notice.lost
+    message = f"{where}: the device declares {lost} readings lost (reason {notice.reason})"
+    return Finding(index, "gap", message, fault=False, key_id=header.key_id)

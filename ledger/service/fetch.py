@@ -1,0 +1,293 @@
+"""Reads a log that lies in a directory or behind a URL. Nothing read is trusted; that it ends is what is seen to here.
+
+A server may be broken or hostile: a body has a size that it cannot exceed, decompressed or not, and a time by which it
+must be here; retries and redirects are counted; nothing goes from https to http. What cannot be read is a
+`FetchError`: one line that says what, where, and what to do.
+"""
+
+import re
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urljoin, urlsplit
+
+from ledger.checkpoint import parse_checkpoint
+from ledger.errors import MalformedError
+from ledger.fsck import CHECKPOINT_PATH
+from ledger.note import MAX_NOTE, parse_note
+from ledger.tiles import ENTRIES, HASH_SIZE, TILE_WIDTH, Fetch, Tile, parse_tile_path, tile_at
+from ledger.writer.files import list_files, read_file
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse, PoolManager
+
+MAX_ENTRY = 2 + 65_535  # a length in two bytes, and as much
+MAX_REDIRECTS = 3
+CHUNK = 64 * 1024
+# Requests at once, and how many bundles (each with its tile) are asked for ahead of the one wanted: enough to hide a
+# round trip of 100 ms, and at most 8 x 16 MB held if a server fills every bundle to the brim.
+CONNECTIONS = 8
+AHEAD = 8
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PASSING = frozenset({429, 500, 502, 503, 504})
+
+
+class FetchError(OSError):
+    """The log cannot be read there now; the message is one line."""
+
+
+class _PassingError(FetchError):
+    """What may be gone at the next attempt, which the server wants `wait_s` seconds from now, if it said so."""
+
+    def __init__(self, message: str, wait_s: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a server is waited for, in seconds: for it to connect or send on, for a whole body, between attempts.
+
+    The pause doubles from `backoff_s`, or is what the server asks for, and is never longer than `max_pause_s`.
+    """
+
+    timeout_s: float = 15.0
+    body_s: float = 300.0
+    attempts: int = 5
+    backoff_s: float = 0.5
+    max_pause_s: float = 30.0
+
+
+@contextmanager
+def log_reader(place: str) -> Iterator[tuple[Fetch, Sequence[str]]]:
+    """The log in the directory or behind the http(s) URL `place`: how to read it, and its files if they can be listed.
+
+    A URL's log is read ahead, as suits whoever reads it from its beginning to its end. Raises FetchError.
+    """
+    if "://" in place:
+        with open_url(place) as log, closing(ReadAhead(log)) as ahead:
+            yield ahead, ()
+        return
+    public = Path(place)
+    if not public.is_dir():
+        raise FetchError(f"{place}: is neither a directory nor an http(s) URL")
+    yield lambda path: read_file(public, path), list_files(public)
+
+
+def open_url(url: str, patience: Patience = Patience()) -> "HttpLog":
+    """The log behind `url`, not asked for anything yet; raises FetchError if the URL or the installation cannot do."""
+    try:
+        import urllib3
+    except ModuleNotFoundError:
+        raise FetchError(
+            f"{url}: a log behind a URL needs urllib3: install it with  pip install 'vitalseal[witness]'"
+        ) from None
+    if not _is_log_url(url):
+        raise FetchError(f"{url[:200]!r}: is not the URL of a log, http(s)://HOST[:PORT][/PATH]")
+    timeout = urllib3.Timeout(connect=patience.timeout_s, read=patience.timeout_s)
+    pool = urllib3.PoolManager(
+        maxsize=CONNECTIONS, block=True, retries=False, timeout=timeout, cert_reqs="CERT_REQUIRED"
+    )
+    return HttpLog(url.rstrip("/") + "/", patience, pool)
+
+
+class HttpLog:
+    """A `Fetch` over HTTP, for several threads, its connections kept alive until `close`."""
+
+    def __init__(self, url: str, patience: Patience, pool: "PoolManager") -> None:
+        self.url = url
+        self._patience = patience
+        self._pool = pool
+        self._closed = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Connections are gone; whoever still waits for an answer in another thread gets a FetchError soon."""
+        self._closed.set()
+        self._pool.clear()
+
+    def __call__(self, path: str) -> bytes | None:
+        """The bytes at `path`, `checkpoint` or a tile's, or None if the server has none; raises FetchError."""
+        limit = _limit_of(path)
+        for attempt in range(self._patience.attempts):
+            try:
+                return self._follow(self.url + path, limit)
+            except _PassingError as error:
+                if attempt + 1 == self._patience.attempts:
+                    raise FetchError(f"{error}, {attempt + 1} times in a row; try again later") from None
+                wanted_s = self._patience.backoff_s * 2**attempt if error.wait_s is None else error.wait_s
+            self._pause(min(wanted_s, self._patience.max_pause_s))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _pause(self, seconds: float) -> None:
+        self._closed.wait(seconds)
+
+    def _follow(self, url: str, limit: int) -> bytes | None:
+        """What one attempt finds at `url`, or where it is redirected to."""
+        for _ in range(MAX_REDIRECTS + 1):
+            with self._request(url) as response:
+                if response.status == 200:
+                    return _decode(url, response, self._read(url, response, limit), limit)
+                if response.status == 404:
+                    return None
+                if response.status not in _REDIRECTS:
+                    raise _refused(url, response)
+                url = _target(url, response)
+        raise FetchError(f"{url}: is a redirect too many, after {MAX_REDIRECTS}; name the log's own URL")
+
+    @contextmanager
+    def _request(self, url: str) -> Iterator["BaseHTTPResponse"]:
+        """An answer's head; what goes wrong with its body inside the context is a FetchError as well."""
+        from urllib3.exceptions import HTTPError
+
+        if self._closed.is_set():
+            raise FetchError(f"{url}: not read any more")
+        try:
+            response = self._pool.request(
+                "GET", url, headers={"Accept-Encoding": "gzip"}, redirect=False, preload_content=False
+            )
+            try:
+                yield response
+            finally:
+                # Only a connection that was read to its end has gone back already, to be used again.
+                response.close()
+                response.release_conn()
+        except HTTPError as error:
+            if error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
+                reason = error.args[0].verify_message
+                raise FetchError(
+                    f"{url}: certificate not trusted: {reason}; for a private CA set SSL_CERT_FILE to its PEM file"
+                ) from None
+            raise _PassingError(f"{url}: {_reason(error)}") from None
+
+    def _read(self, url: str, response: "BaseHTTPResponse", limit: int) -> bytes:
+        """The body as it was sent, at most `limit` bytes."""
+        parts: list[bytes] = []
+        left = limit
+        deadline_s = time.monotonic() + self._patience.body_s
+        while part := response.read1(min(CHUNK, left + 1), decode_content=False):
+            parts.append(part)
+            left -= len(part)
+            if left < 0:
+                raise _too_large(url, limit)
+            if time.monotonic() > deadline_s or self._closed.is_set():
+                raise FetchError(f"{url}: not read within {self._patience.body_s:g} s; try again later")
+        return b"".join(parts)
+
+
+class ReadAhead:
+    """A `Fetch` that has the next bundles and their tiles on their way when one is asked for.
+
+    The size in the checkpoint says which there are. It is not verified: what is asked for in vain is what it can do.
+    """
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+        self._size = 0
+        self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="read-ahead")
+        self._coming: dict[Tile, Future[bytes | None]] = {}
+
+    def close(self) -> None:
+        """Nothing more is asked for; requests under way end by themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def __call__(self, path: str) -> bytes | None:
+        """What the wrapped fetch gives for `path`, or raises."""
+        if path == CHECKPOINT_PATH:
+            data = self._fetch(path)
+            self._size = _stated_size(data)
+            return data
+        tile = parse_tile_path(path)
+        if tile.level == ENTRIES:
+            self._send_for(tile.index)
+        coming = self._coming.pop(tile, None)
+        return self._fetch(path) if coming is None else coming.result()
+
+    def _send_for(self, index: int) -> None:
+        """Bundle `index`, the next ones and their tiles are here or on their way, and no others are kept."""
+        end = min(index + AHEAD, -(-self._size // TILE_WIDTH))
+        wanted = [tile_at(level, at, self._size) for at in range(index, end) for level in (ENTRIES, 0)]
+        self._coming = {tile: self._coming.get(tile) or self._threads.submit(self._fetch, tile.path) for tile in wanted}
+
+
+def _is_log_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return named and re.fullmatch(r"[!-~]+", url) is not None and not {"?", "#", "@"} & set(url)
+
+
+def _limit_of(path: str) -> int:
+    """How many bytes can be at `path`, by its format; raises MalformedError if none can."""
+    if path == CHECKPOINT_PATH:
+        return MAX_NOTE
+    tile = parse_tile_path(path)
+    return tile.width * (MAX_ENTRY if tile.level == ENTRIES else HASH_SIZE)
+
+
+def _stated_size(checkpoint: bytes | None) -> int:
+    try:
+        return parse_checkpoint(parse_note(checkpoint or b"", "checkpoint").text).size
+    except MalformedError:
+        return 0
+
+
+def _refused(url: str, response: "BaseHTTPResponse") -> FetchError:
+    """What a status that is neither an answer nor a redirect means."""
+    message = f"{url}: HTTP status {response.status}"
+    if response.status not in _PASSING:
+        return FetchError(f"{message}; is this the URL of a log?")
+    wanted = response.headers.get("Retry-After", "")
+    # Its other form, a date, is left to our own back-off: whose clock is right is not known.
+    return _PassingError(message, float(wanted) if re.fullmatch(r"[0-9]{1,6}", wanted) else None)
+
+
+def _target(url: str, response: "BaseHTTPResponse") -> str:
+    """Where the redirect leads; raises FetchError if it leads out of HTTP, or from https to http."""
+    target = urljoin(url, response.headers.get("Location", ""))
+    if not target.startswith(("https://",) if url.startswith("https://") else ("https://", "http://")):
+        raise FetchError(f"{url}: the redirect to {target[:200]!r} is not followed; name the log's own URL")
+    return target
+
+
+def _decode(url: str, response: "BaseHTTPResponse", body: bytes, limit: int) -> bytes:
+    """The body without its content encoding, at most `limit` bytes; decompressed here, where that is bounded."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding == "identity":
+        return body
+    if encoding != "gzip":
+        raise FetchError(f"{url}: content encoding {encoding[:40]!r} was not asked for; is this a log?")
+    decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        data = decoder.decompress(body, limit + 1)
+    except zlib.error:
+        raise _PassingError(f"{url}: damaged gzip encoding") from None
+    if len(data) > limit:
+        raise _too_large(url, limit)
+    if not decoder.eof or decoder.unused_data:
+        raise _PassingError(f"{url}: damaged gzip encoding")
+    return data
+
+
+def _too_large(url: str, limit: int) -> FetchError:
+    return FetchError(f"{url}: more than the {limit:,} bytes that can be there; is this a log?")
+
+
+def _reason(error: Exception) -> str:
+    """The end of urllib3's message, where what happened stands, behind the objects it happened to."""
+    return str(error).rpartition("): ")[2].partition("\n")[0][:200].rstrip(".") or type(error).__name__

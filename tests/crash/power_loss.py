@@ -1,0 +1,130 @@
+"""The power goes after every operation of a recorded writer: how many disks were tried, and which broke a promise."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.crash import trace, workload
+from tests.crash.disk import Disk, State, choices, digest, materialise
+from tests.crash.operations import Mark, Operation, snapshot
+from tests.crash.promises import Promises
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - disks live there while they are checked: fsync costs nothing
+
+# Raises where a state of the data directory's parent breaks the promises made before it.
+Check = Callable[[Path, Promises], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One process: what it does, and how it is harmed or ended."""
+
+    script: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """All operations of a log's life so far; the power is cut from the `start`-th on."""
+
+    operations: Sequence[Operation]
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A disk that broke a promise, and how to make it again."""
+
+    prefix: int
+    last: Operation
+    choice: str
+    reason: str
+    state: State
+
+    def __str__(self) -> str:
+        files = "\n".join(f"    {path}{'/' if data is None else f' {len(data)}'}" for path, data in self.state.items())
+        return f"after operation {self.prefix} ({_short(self.last)}), {self.choice} survived:\n  {self.reason}\n{files}"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of cutting the power everywhere."""
+
+    prefixes: int = 0
+    states: int = 0
+    violations: list[Violation] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.prefixes} prefixes, {self.states} distinct states, {len(self.violations)} violations"
+
+
+def record(folder: Path, runs: Sequence[Run], *, cut_from: int = 0) -> Recording:
+    """What `runs` did, one after the other, to a log below `folder`; the power is cut from run `cut_from` on.
+
+    A script that does not create the log itself finds an empty one, all of it durable.
+    """
+    root = folder / "disk"
+    root.mkdir(parents=True)
+    if not runs[0].script.startswith("c"):
+        workload.make_log(root / workload.DATA)
+    operations = snapshot(root)
+    start = len(operations)
+    for number, run in enumerate(runs):
+        if number == cut_from:
+            start = len(operations)
+        command = [sys.executable, "-P", workload.__file__, str(root), str(folder / "marks"), run.script, *run.options]
+        operations += trace.record(command, root, folder / "marks", operations)
+    return Recording(operations, start)
+
+
+def cut_everywhere(recording: Recording, check: Check, *, mixtures: int, at_most: int = 20) -> Outcome:
+    """Checks every distinct disk that a power loss after each operation may leave, up to `at_most` violations."""
+    outcome = Outcome()
+    tried: set[tuple[bytes, str]] = set()
+    for prefix, operation, disk, promises in _prefixes(recording):
+        outcome.prefixes += 1
+        for name, choice in choices(str(prefix), mixtures):
+            state = disk.state(choice)
+            key = digest(state), str(promises)
+            if key in tried:
+                continue
+            tried.add(key)
+            try:
+                _checked(state, promises, check)
+            except Exception as error:  # noqa: BLE001 - whatever recovery raises is what a violation is
+                reason = f"{type(error).__name__}: {error}"
+                outcome.violations.append(Violation(prefix, operation, name, reason, state))
+                if len(outcome.violations) == at_most:
+                    break
+        if len(outcome.violations) == at_most:
+            break
+    outcome.states = len({state for state, _ in tried})
+    return outcome
+
+
+def _prefixes(recording: Recording) -> Iterator[tuple[int, Operation, Disk, Promises]]:
+    """Disk and promises after each operation from the recording's start on."""
+    disk, promises = Disk(), Promises()
+    for prefix, operation in enumerate(recording.operations, 1):
+        disk.apply(operation)
+        promises.note(operation, disk)
+        if prefix >= recording.start:
+            yield prefix, operation, disk, promises
+
+
+def _checked(state: State, promises: Promises, check: Check) -> None:
+    folder = Path(tempfile.mkdtemp(dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
+    try:
+        materialise(state, folder)
+        check(folder, promises)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _short(operation: Operation) -> str:
+    text = str(operation)
+    return text if isinstance(operation, Mark) or len(text) < 160 else f"{text[:160]}..."
