@@ -16,6 +16,7 @@ from pathlib import Path
 from aggregator.registry import Registry
 from aggregator.timeseries.base import ReadingStore, StoredBatch, StoredReading
 from aggregator.timeseries.embedded import EmbeddedStore
+from ledger.leaves import Leaf, check_leaves
 from ledger.batch import LEAVES_PER_BATCH, Header
 from ledger.checkpoint import parse_checkpoint
 from ledger.entry import BatchEntry, parse_entry
@@ -25,7 +26,7 @@ from ledger.fsck import CHECKPOINT_PATH
 from ledger.note import parse_note
 from ledger.tiles import TileReader
 from ledger.writer.local import LocalReader
-from ledger.writer.payload import Leaf, parse_payload, payload_hashes
+from ledger.writer.payload import parse_payload
 from ledger.writer.storage import StorageError
 from vitalseal.errors import UserError
 
@@ -90,7 +91,7 @@ class Projection:
             key.public_key,
             entry.header,
             entry.signature,
-            tuple(payload_hashes(header, leaves)),
+            tuple(check_leaves(header, leaves)),
             tuple(tree.prove_inclusion(index)),
             note,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from aggregator.admission import Admission, Admitted, Key
 from ledger import merkle
+from ledger.leaves import Leaf
 from ledger.batch import Anchor, SealedBatch, header_hash, seal
 from ledger.checkpoint import Checkpoint
 from ledger.entry import BatchEntry
@@ -18,7 +19,7 @@ from ledger.proof import LeafProof, ReadingProof
 from ledger.reading import Reading, Scalar
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
-from ledger.writer.payload import Leaf, prove_leaf
+from ledger.writer.payload import prove_leaf
 from ledger.writer.storage import Submission
 
 ORIGIN = "bench.example/vitalseal"

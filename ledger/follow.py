@@ -250,11 +250,8 @@ class Follower:
 
     def _equivocation(self, index: int, entry: Equivocation) -> Finding:
         header = entry.header
-        key = self.keys.public_key(header.key_id)
         try:
-            if header.origin != self.origin or key is None:
-                raise VerificationError("equivocation by a key that is not enrolled here")
-            entry.check(*key)
+            entry.check(*self._public_key(header))
         except VerificationError as error:
             return Finding(index, "equivocation", str(error), fault=True, key_id=header.key_id)
         message = (
@@ -263,21 +260,24 @@ class Follower:
         )
         return Finding(index, "equivocation", message, fault=False, key_id=header.key_id)
 
+    def _public_key(self, header: Header) -> tuple[int, bytes]:
+        """Algorithm and key of a header's device; raises VerificationError if it can have no place on this log."""
+        if header.origin != self.origin:
+            raise VerificationError(f"batch for the log {header.origin!a}")
+        if (public := self.keys.public_key(header.key_id)) is None:
+            raise VerificationError(f"batch by key {header.key_id.hex()}, which is not enrolled before it")
+        return public
+
     def _batch(self, index: int, entry: BatchEntry) -> Iterator[Finding]:
         header = Header.decode(entry.header)
         key, place = header.key_id, (header.epoch, header.seq)
-        record, public = self.keys.get(key), self.keys.public_key(key)
         try:
-            if header.origin != self.origin:
-                raise VerificationError(f"batch for the log {header.origin!a}")
-            if record is None or public is None:
-                raise VerificationError(f"batch by key {key.hex()}, which is not enrolled before it")
-            check_header_signature(entry.header, entry.signature, *public)
+            check_header_signature(entry.header, entry.signature, *self._public_key(header))
         except VerificationError as error:
             yield Finding(index, "signature", str(error), fault=True, key_id=key)
             return
         try:
-            record.check_good(place, index)
+            self.keys[key].check_good(place, index)
         except VerificationError as error:
             yield Finding(index, "ended-key", f"batch by key {key.hex()}: {error}", fault=True, key_id=key)
         last = self.chains.get(key)

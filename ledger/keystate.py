@@ -87,6 +87,9 @@ class KeyStates:
     def __iter__(self) -> Iterator[KeyRecord]:
         return iter(list(self._records.values()))
 
+    def __getitem__(self, key_id: bytes) -> KeyRecord:
+        return self._records[key_id]
+
     def get(self, key_id: bytes) -> KeyRecord | None:
         """The record of a key, None if it was never enrolled."""
         return self._records.get(key_id)

@@ -10,12 +10,13 @@ from ledger.entry import BatchEntry, parse_entry
 from ledger.errors import MalformedError, VerificationError
 from ledger.events import Enrolment
 from ledger.fsck import CHECKPOINT_PATH, open_log
+from ledger.leaves import Leaf
 from ledger.policy import Policy, parse_policy
 from ledger.proof import ReadingProof
 from ledger.reading import Reading
 from ledger.writer.create import POLICY
 from ledger.writer.local import LocalReader
-from ledger.writer.payload import Leaf, parse_payload, prove_leaf, prove_reading
+from ledger.writer.payload import parse_payload, prove_leaf, prove_reading
 from ledger.writer.storage import Place, StorageError
 
 

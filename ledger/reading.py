@@ -16,7 +16,7 @@ from enum import IntEnum, IntFlag
 from typing import Any, TypeAlias, cast
 
 from ledger import canonical
-from ledger.errors import MalformedError
+from ledger.errors import MalformedError, VerificationError
 from ledger.kinds import kind_name, kind_unit
 
 MAX_SOURCE = 16  # bytes of a source id: room for a random 128-bit number
@@ -26,6 +26,12 @@ MAX_ZONE = 18 * 60  # minutes: beyond every zone offset ever used
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 
 _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]{1,3}))?", re.ASCII)
+
+
+# A wearable's clock may run ahead of the witnesses' by this much before its reading counts as from the future.
+CLOCK_TOLERANCE_NS = 300 * 10**9
+# Nothing of ours was measured before this; a clock that says so was never set (1970 after a boot without RTC).
+EARLIEST_TIME_NS = 946_684_800 * 10**9  # 2000-01-01T00:00:00Z
 
 
 class Quality(IntFlag):
@@ -197,6 +203,17 @@ def format_time(at_ns: int) -> str:
         return f"{at_ns} ns since 1970"
     digits = f".{fraction:09d}".rstrip("0") if fraction else ""
     return f"{stamp.rjust(19, '0')}{digits}Z"
+
+
+def check_plausible(reading: Reading, logged_by: int) -> None:
+    """A reading may be older than its batch's anchor (a backlog is sealed late), never from the future.
+
+    `logged_by` is in Unix seconds. Raises VerificationError.
+    """
+    if reading.sensor_time_ns < EARLIEST_TIME_NS:
+        raise VerificationError("sensor time lies before the year 2000: its clock was not set")
+    if reading.end_ns > logged_by * 10**9 + CLOCK_TOLERANCE_NS:
+        raise VerificationError("sensor time lies more than 5 minutes after the logged-by time")
 
 
 def check_fields(fields: object) -> None:  # noqa: C901, PLR0912 - one flat check per field, in field order

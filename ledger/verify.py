@@ -12,10 +12,8 @@ What a proof that holds claims, and no more: the holder of key K committed to th
 has not changed since. That the sensor measured it, and when, is K's statement. T is the witnesses' time.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from ledger import merkle
 from ledger.batch import Header, check_header_signature, leaf_hash
@@ -24,14 +22,12 @@ from ledger.entry import BatchEntry
 from ledger.errors import MalformedError, VerificationError
 from ledger.info import BatchInfo
 from ledger.keys import ALGORITHM_NAMES, check_public_key, key_id
+from ledger.note import VerifierKey
 from ledger.policy import Policy, verify_log_signature, verify_quorum
-from ledger.proof import parse_proof
-from ledger.reading import Reading, format_time
-
-# A wearable's clock may run ahead of the witnesses' by this much before its reading counts as from the future.
-CLOCK_TOLERANCE_NS = 300 * 10**9
-# Nothing of ours was measured before this; a clock that says so was never set (1970 after a boot without RTC).
-EARLIEST_TIME_NS = 946_684_800 * 10**9  # 2000-01-01T00:00:00Z
+from ledger.proof import ReadingProof, parse_proof
+from ledger.reading import Reading, check_plausible, format_time
+from ledger.report import Report, Result, Step, describe_quorum
+from ledger.status import KeyStatus, check_key
 
 STEPS = (
     "checkpoint form",
@@ -43,24 +39,6 @@ STEPS = (
     "device key enrolled and good",
     "reading's time plausible",
 )
-
-
-class Result(StrEnum):
-    """What became of a step."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    NOT_CHECKED = "not checked"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One numbered step of a report."""
-
-    number: int
-    title: str
-    result: Result
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,51 +73,32 @@ class VerifiedReading:
         )
 
 
-class UnprovenError(VerificationError):
-    """A step failed: the message names it, `steps` is the whole report, the steps after it not checked."""
-
-    def __init__(self, steps: tuple[Step, ...]) -> None:
-        unpassed = [step for step in steps if step.result is not Result.PASSED]
-        failed = next((step for step in unpassed if step.result is Result.FAILED), unpassed[0])
-        super().__init__(f"step {failed.number} ({failed.title}) {failed.result}: {failed.detail}")
-        self.steps = steps
-
-
-@dataclass(slots=True)
-class _Report:
-    """The steps so far, in order."""
-
-    steps: list[Step] = field(default_factory=list)
-
-    @contextmanager
-    def step(self) -> Iterator[Callable[[str], None]]:
-        """Runs one step: passed with the detail that it is given, failed if it raises."""
-        details: list[str] = []
-        try:
-            yield details.append
-        except VerificationError as error:
-            self.add(Result.FAILED, str(error))
-            raise UnprovenError(self.filled("an earlier step failed")) from None
-        self.add(Result.PASSED, "; ".join(details))
-
-    def add(self, result: Result, detail: str) -> None:
-        number = len(self.steps) + 1
-        self.steps.append(Step(number, STEPS[number - 1], result, detail))
-
-    def filled(self, why: str) -> tuple[Step, ...]:
-        while len(self.steps) < len(STEPS):
-            self.add(Result.NOT_CHECKED, why)
-        return tuple(self.steps)
+def verify_proof(
+    data: bytes,
+    policy: Policy,
+    *,
+    trust: Iterable[VerifierKey] | None = None,
+    statuses: Sequence[KeyStatus] = (),
+    strict: bool = False,
+) -> VerifiedReading:
+    """The reading that the proof file `data` proves under `policy`; raises as `verify_leaf`."""
+    return verify_leaf(parse_proof(data), policy, trust=trust, statuses=statuses, strict=strict)
 
 
-def verify_proof(data: bytes, policy: Policy, *, strict: bool = False) -> VerifiedReading:
-    """The reading that the proof file `data` proves under `policy`.
+def verify_leaf(
+    proof: ReadingProof,
+    policy: Policy,
+    *,
+    trust: Iterable[VerifierKey] | None = None,
+    statuses: Sequence[KeyStatus] = (),
+    strict: bool = False,
+) -> VerifiedReading:
+    """The reading that `proof` proves under `policy`; `trust` and `statuses`, verified already, are for step 7.
 
     Raises:
-        MalformedError: `data` is not a well-formed proof.
+        MalformedError: it is not a well-formed proof.
         UnprovenError: a step failed, or, under `strict`, was not checked; it carries the report.
     """
-    proof = parse_proof(data)
     leaf = proof.leaf
     header = Header.decode(leaf.header)
     reading = Reading.decode(leaf.body) if leaf.leaf_index else None
@@ -147,7 +106,7 @@ def verify_proof(data: bytes, policy: Policy, *, strict: bool = False) -> Verifi
     if leaf.leaf_index > header.count:
         raise MalformedError(f"extra: leaf index {leaf.leaf_index} in a batch of {header.count} readings")
     check_public_key(leaf.algorithm, leaf.public_key)
-    report = _Report()
+    report = Report(STEPS)
     # Step 1 is the parse itself: what is not a checkpoint is malformed, not unproven.
     checkpoint_lines = proof.checkpoint.text.count("\n")
     report.add(Result.PASSED, f"{checkpoint_lines} lines, {len(proof.checkpoint.signatures)} signature lines")
@@ -158,10 +117,7 @@ def verify_proof(data: bytes, policy: Policy, *, strict: bool = False) -> Verifi
         say(f"{checkpoint.origin}, size {checkpoint.size}, by " + ", ".join(key.id.hex() for key in keys))
     with report.step() as say:
         logged_by, witnesses = verify_quorum(proof.checkpoint, policy)
-        if logged_by is None:
-            say("the policy asks for no witness (quorum none), so there is no logged-by time")
-        else:
-            say(f"logged by {format_time(logged_by * 10**9)}, cosigned by {', '.join(witnesses)}")
+        say(describe_quorum(logged_by, witnesses))
     with report.step() as say:
         entry = BatchEntry(leaf.header, leaf.signature).encode()
         if header.anchor is not None and header.anchor.size > proof.index:
@@ -177,10 +133,17 @@ def verify_proof(data: bytes, policy: Policy, *, strict: bool = False) -> Verifi
         hashed = leaf_hash(header.key_id, header.epoch, header.seq, leaf.leaf_index, leaf.salt, leaf.body)
         merkle.check_inclusion(leaf.leaf_index, header.count + 1, hashed, leaf.path, header.root)
         say(f"leaf {leaf.leaf_index} of {header.count + 1}")
-    report.add(Result.NOT_CHECKED, "needs a key-status proof, which this version of the format does not have")
+    check_key(
+        report,
+        origin=header.origin,
+        key_id=header.key_id,
+        place=(header.epoch, header.seq),
+        index=proof.index,
+        trust=trust,
+        statuses=statuses,
+    )
     _check_time(report, reading, logged_by)
-    if strict and any(step.result is not Result.PASSED for step in report.steps):
-        raise UnprovenError(tuple(report.steps))
+    steps = report.finish(strict=strict)
     return VerifiedReading(
         reading=reading,
         info=info,
@@ -192,20 +155,16 @@ def verify_proof(data: bytes, policy: Policy, *, strict: bool = False) -> Verifi
         checkpoint=checkpoint,
         logged_by=logged_by,
         witnesses=witnesses,
-        steps=tuple(report.steps),
+        steps=steps,
     )
 
 
-def _check_time(report: _Report, reading: Reading | None, logged_by: int | None) -> None:
-    """Step 8: a reading may be older than its batch's anchor (a backlog is sealed late), never from the future."""
+def _check_time(report: Report, reading: Reading | None, logged_by: int | None) -> None:
     if reading is None:
         report.add(Result.NOT_CHECKED, "the leaf is a batch info, not a reading")
     elif logged_by is None:
         report.add(Result.NOT_CHECKED, "no logged-by time to compare with")
     else:
         with report.step() as say:
-            if reading.sensor_time_ns < EARLIEST_TIME_NS:
-                raise VerificationError("sensor time lies before the year 2000: its clock was not set")
-            if reading.end_ns > logged_by * 10**9 + CLOCK_TOLERANCE_NS:
-                raise VerificationError("sensor time lies more than 5 minutes after the logged-by time")
+            check_plausible(reading, logged_by)
             say(f"sensor time {format_time(reading.sensor_time_ns)} is not after the logged-by time")

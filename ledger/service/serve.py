@@ -37,24 +37,25 @@ _GZIP = re.compile(r"gzip\s*(?:;\s*q=(?:1(?:\.0*)?|0\.0*[1-9][0-9]*))?", re.ASCI
 
 def make_app(public: Path) -> Starlette:
     """The app that serves the log in `public`; its endpoints run in threads, so that a slow disk delays nobody else."""
-    files = _Files(public.resolve())
-    app = Starlette(
-        routes=[
-            Route("/", files.index),
-            Route(f"/{CHECKPOINT_PATH}", files.checkpoint),
-            Route("/tile/{rest:path}", files.tile),
-        ],
+    return Starlette(
+        # One route, because what a pattern captures need not be the whole path: its `$` overlooks a newline at the end.
+        routes=[Route("/{path:path}", _Files(public.resolve()).answer)],
         exception_handlers={HTTPException: _refuse},
     )
-    app.router.redirect_slashes = False  # a path with a slash too many is not a path of a log
-    return app
 
 
 class _Files:
     def __init__(self, public: Path) -> None:
         self._public = public
 
-    def index(self, _: Request) -> Response:
+    def answer(self, request: Request) -> Response:
+        """What is at the request's path; raises HTTPException if nothing is."""
+        path = request.scope["path"].removeprefix("/")
+        if not path:
+            return self._index()
+        return self._checkpoint(request) if path == CHECKPOINT_PATH else self._tile(path, request)
+
+    def _index(self) -> Response:
         """A few words for whoever opens the log's URL in a browser."""
         try:
             log = parse_checkpoint(parse_note(self._read(CHECKPOINT_PATH), "checkpoint").text)
@@ -70,7 +71,7 @@ class _Files:
             headers=ASK_AGAIN,
         )
 
-    def checkpoint(self, request: Request) -> Response:
+    def _checkpoint(self, request: Request) -> Response:
         """The checkpoint as it is now, or that it still is what the client has."""
         data = self._read(CHECKPOINT_PATH)
         etag = f'"{hashlib.sha256(data).hexdigest()}"'
@@ -80,9 +81,8 @@ class _Files:
             return Response(status_code=304, headers=headers)
         return PlainTextResponse(data, headers=headers)
 
-    def tile(self, request: Request) -> Response:
+    def _tile(self, path: str, request: Request) -> Response:
         """A tile or bundle; a partial one that made way for the full one is not found, and the client asks for that."""
-        path = f"tile/{request.path_params['rest']}"
         try:
             tile = parse_tile_path(path)
         except MalformedError:

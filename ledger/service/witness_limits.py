@@ -27,6 +27,9 @@ class Limits:
     strangers: float = STRANGER_RATE
 
 
+DEFAULT_LIMITS = Limits()
+
+
 class Buckets:
     """A bucket for every key that was ever asked for; safe from any thread."""
 

@@ -17,7 +17,7 @@ from ledger.service.witness import (
     check_extends,
     cosign,
 )
-from ledger.service.witness_limits import Buckets, Limits
+from ledger.service.witness_limits import DEFAULT_LIMITS, Buckets, Limits
 from ledger.service.witness_store import WitnessStore
 from ledger.writer.storage import StorageError
 
@@ -33,7 +33,7 @@ class Witness:
         signers: Sequence[NoteSigner],
         logs: Logs,
         *,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
         clock: Callable[[], float] = time.time,
         buckets: Buckets | None = None,
         stop: Callable[[], None] = lambda: None,
@@ -42,8 +42,8 @@ class Witness:
         self.store = store
         self.signers = signers
         self.logs = logs
-        self.answers: Counter[int] = Counter()  # by status; who counts holds `counting`
-        self.counting = threading.Lock()
+        self._counts: Counter[int] = Counter()
+        self._counting = threading.Lock()
         self._limits = limits
         self._clock = clock
         self._buckets = buckets or Buckets()
@@ -62,23 +62,34 @@ class Witness:
             self._stop()
             return Answer(500, "this witness cannot keep its state and stops\n")
 
+    def count(self, status: int) -> None:
+        """One more request was answered with `status`."""
+        with self._counting:
+            self._counts[status] += 1
+
+    def counts(self) -> list[tuple[int, int]]:
+        """How many requests were answered with each status."""
+        with self._counting:
+            return sorted(self._counts.items())
+
     def _answer(self, submission: Submission) -> Answer:
         origin = submission.checkpoint.origin
-        state = self.store.load(origin)
-        forward = submission.checkpoint.size > state.size == submission.request.old_size
-        if limited := self._within((origin, forward), self._limits.log):
-            return limited
         while True:
+            state = self.store.load(origin)
             try:
                 check_extends(submission, state)
+                forward = submission.checkpoint.size > state.size
+                if limited := self._within((origin, forward), self._limits.log):
+                    return limited
                 answer, after = cosign(submission, state, self.signers, int(self._clock()))
             except RefusedError as refusal:
+                if limited := self._within((origin, False), self._limits.log):
+                    return limited
                 _report(submission, state, refusal)
                 return refusal.answer
             if self.store.replace(origin, state, after):
                 return answer
-            # Somebody else was faster; every turn of this loop is a step that another request made.
-            state = self.store.load(origin)
+            # Another request was faster; whenever this loop turns, one of them made a step.
 
     def _within(self, key: Hashable, rate: float) -> Answer | None:
         wait = self._buckets.take(key, rate)

@@ -5,7 +5,7 @@
 A cosignature leaves the witness only after the state that it implies was committed and synced (`replace`), by
 compare-and-set on the state that it was checked against. After the first failed write nothing is written or read any
 more: what a failed fsync left on the disk nobody can say, so the process ends. The next one rewrites the whole file
-before it trusts it (`VACUUM`), because pages that were never written may still be in the kernel's cache as if they were.
+before it trusts it (`VACUUM`), because pages that were never written may sit in the kernel's cache as if they were.
 
 The database also knows which keys are its own. A key beside another database, or beside none, would sign a second
 history of every log that it ever cosigned.

@@ -43,7 +43,7 @@ class Violation:
     last: Operation
     choice: str
     reason: str
-    state: State
+    state: State = field(repr=False)
 
     def __str__(self) -> str:
         files = "\n".join(f"    {path}{'/' if data is None else f' {len(data)}'}" for path, data in self.state.items())
@@ -58,26 +58,29 @@ class Outcome:
     states: int = 0
     violations: list[Violation] = field(default_factory=list)
 
+    def add(self, other: "Outcome") -> None:
+        """Counts `other` in."""
+        self.prefixes += other.prefixes
+        self.states += other.states
+        self.violations += other.violations
+
     def __str__(self) -> str:
         return f"{self.prefixes} prefixes, {self.states} distinct states, {len(self.violations)} violations"
 
 
-def record(folder: Path, runs: Sequence[Run], *, cut_from: int = 0) -> Recording:
-    """What `runs` did, one after the other, to a log below `folder`; the power is cut from run `cut_from` on.
+def record(root: Path, runs: Sequence[Run], *, cut_from: int = 0) -> Recording:
+    """What `runs` do, one after the other, below `root`; the power is cut from run `cut_from` on.
 
-    A script that does not create the log itself finds an empty one, all of it durable.
+    What is there before the first of them is durable.
     """
-    root = folder / "disk"
-    root.mkdir(parents=True)
-    if not runs[0].script.startswith("c"):
-        workload.make_log(root / workload.DATA)
     operations = snapshot(root)
     start = len(operations)
+    marks = root.with_name("marks")
     for number, run in enumerate(runs):
         if number == cut_from:
             start = len(operations)
-        command = [sys.executable, "-P", workload.__file__, str(root), str(folder / "marks"), run.script, *run.options]
-        operations += trace.record(command, root, folder / "marks", operations)
+        command = [sys.executable, "-P", workload.__file__, str(root), str(marks), run.script, *run.options]
+        operations += trace.record(command, root, marks, operations)
     return Recording(operations, start)
 
 

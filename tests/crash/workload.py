@@ -34,6 +34,7 @@ from ledger.writer.storage import Submission
 ORIGIN = "crash.example/log"
 DATA = "data"
 DATABASE_PATH, POLICY_PATH, PUBLIC_PATH = DATABASE, POLICY, PUBLIC
+PAYLOAD_EVERY = 16
 NOW_NS = 1_764_000_000 * 10**9
 
 
@@ -43,13 +44,13 @@ def entry(index: int) -> bytes:
 
 
 def group(start: int, count: int) -> list[Submission]:
-    """The entries [start, start + count), every third with a private payload."""
+    """The entries [start, start + count), some with a private payload."""
     return [Submission(entry(index), payload=payload(index)) for index in range(start, start + count)]
 
 
 def payload(index: int) -> bytes | None:
-    """The private payload of every third entry."""
-    return None if index % 3 else b"payload %d" % index
+    """The private payload of some entries."""
+    return None if index % PAYLOAD_EVERY else b"payload %d" % index
 
 
 def make_log(data: Path) -> None:
@@ -117,12 +118,12 @@ def _harm(what: str) -> None:
 
 
 def _kill_at(number: int) -> None:
-    """Kills the process in place of its `number`-th fsync of a file or directory."""
+    """Kills the process in place of its `number`-th fsync of a directory."""
     sync, done = os.fsync, 0
 
     def counted(handle: int) -> None:
         nonlocal done
-        done += 1
+        done += stat.S_ISDIR(os.fstat(handle).st_mode)
         if done == number:
             os.kill(os.getpid(), signal.SIGKILL)
         sync(handle)

@@ -17,7 +17,8 @@ from ledger.events import Enrolment, enrol
 from ledger.info import MAX_DESCRIPTION, MAX_SOURCES, BatchInfo, Source
 from ledger.keys import Ed25519Signer
 from ledger.note import NoteSigner, parse_note, parse_vkey
-from ledger.proof import MAX_BODY, parse_leaf_proof, parse_proof
+from ledger.leaves import MAX_BODY
+from ledger.proof import parse_leaf_proof, parse_proof
 from ledger.reading import Reading, Scalar, Waveform, format_time, pack_samples
 from ledger.receipt import MAX_MESSAGE, parse_message, parse_status, split_receipts
 from ledger.strict import decode_base64, encode_base64, parse_decimal

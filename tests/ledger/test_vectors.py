@@ -21,7 +21,8 @@ from ledger.policy import parse_policy, parse_trust
 from ledger.reading import Absent, Reading, Scalar
 from ledger.receipt import Receipt, Reject, Stored, parse_message, parse_status
 from ledger.tiles import ENTRIES, Tile, TileReader, parse_bundle, parse_tile_path, tiles_of
-from ledger.verify import UnprovenError, verify_proof
+from ledger.report import UnprovenError
+from ledger.verify import verify_proof
 
 FOLDER = Path(__file__).parents[1] / "vectors"
 
