@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ledger.batch import Anchor, Header, check_header_signature, check_succession, header_hash
-from ledger.entry import MAX_HEADER, BatchEntry, parse_entry
+from ledger.entry import MAX_HEADER, BatchEntry, Equivocation, equivocation, parse_entry
 from ledger.envelope import MAX_ENVELOPE, Envelope, parse_envelope
 from ledger.errors import LedgerError, MalformedError, VerificationError
+from ledger.keystate import KeyRecord
 from ledger.receipt import MAX_DETAIL, Reason
 from ledger.writer.payload import format_payload
 from ledger.writer.storage import Place, Storage, Submission
@@ -55,12 +56,16 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A batch that is not taken; epoch and seq where the envelope could be read that far."""
+    """A batch that is not taken; epoch and seq where the envelope could be read that far.
+
+    `evidence` is there where the device signed two headers for one place, and the log is to show it.
+    """
 
     reason: Reason
     detail: str
     epoch: int | None = None
     seq: int | None = None
+    evidence: Equivocation | None = None
 
 
 Decision: TypeAlias = Admitted | Repeated | Rejected
@@ -70,17 +75,25 @@ Head: TypeAlias = tuple[int, int, bytes]  # epoch, seq, header hash
 class Admission:
     """Decides over envelopes; used from one thread.
 
-    `find_key` looks an enrolled key up by its id. `counts` counts decisions by name, rejects by reason.
+    `find_key` looks an enrolled key up by its id, `find_record` what the log says of it. `counts` counts decisions by
+    name, rejects by reason.
     """
 
-    def __init__(self, origin: str, storage: Storage, find_key: Callable[[bytes], Key | None]) -> None:
+    def __init__(
+        self,
+        origin: str,
+        storage: Storage,
+        find_key: Callable[[bytes], Key | None],
+        find_record: Callable[[bytes], KeyRecord],
+    ) -> None:
         self._origin = origin
         self._storage = storage
         self._find_key = find_key
+        self._find_record = find_record
         self._anchors: dict[Anchor, bool] = {}
         self._heads: dict[bytes, Head | None] = {}
         # Batches of the group that is being made up: not in the storage yet, but next in their chains.
-        self._pending: dict[Place, bytes] = {}
+        self._pending: dict[Place, BatchEntry] = {}
         self.counts: Counter[str] = Counter()
 
     def admit(self, device: str, data: bytes) -> Decision:
@@ -134,21 +147,24 @@ class Admission:
 
     def _again(self, place: Place, envelope: Envelope) -> Decision:
         """A place that is taken: by the same header, which is answered again, or by another, which is evidence."""
-        if place in self._pending:
-            if self._pending[place] == envelope.header_bytes:
-                return Repeated(place.epoch, place.seq, None)
-            return Rejected(Reason.EQUIVOCATION, "another header holds this place", place.epoch, place.seq)
-        found = self._storage.find(place)
-        if found is None:
-            return Rejected(Reason.BROKEN_CHAIN, "this epoch is over", place.epoch, place.seq)
-        index, data = found
-        entry = parse_entry(data)
-        if isinstance(entry, BatchEntry) and entry.header == envelope.header_bytes:
+        held, index = self._pending.get(place), None
+        if held is None:
+            found = self._storage.find(place)
+            if found is None:
+                return Rejected(Reason.BROKEN_CHAIN, "this epoch is over", place.epoch, place.seq)
+            index, held = found[0], _batch_of(found[1])
+        if held.header == envelope.header_bytes:
             return Repeated(place.epoch, place.seq, index)
-        return Rejected(Reason.EQUIVOCATION, f"entry {index} holds another header", place.epoch, place.seq)
+        evidence = equivocation(held, BatchEntry(envelope.header_bytes, envelope.signature))
+        detail = "another header holds this place" if index is None else f"entry {index} holds another header"
+        return Rejected(Reason.EQUIVOCATION, detail, place.epoch, place.seq, evidence)
 
     def _next(self, place: Place, envelope: Envelope, head: Head | None) -> Decision:
         header = envelope.header
+        try:
+            self._find_record(header.key_id).check_good((header.epoch, header.seq), self._storage.size())
+        except VerificationError as error:
+            return Rejected(Reason.ENDED_KEY, _short(error), header.epoch, header.seq)
         expected = (head[0], head[1] + 1) if head else (0, 0)
         if header.seq and (header.epoch, header.seq) != expected:
             detail = f"epoch {expected[0]} seq {expected[1]} is next"
@@ -161,11 +177,11 @@ class Admission:
             # Either the device invents it, or this log has forgotten a checkpoint that it signed: see the warning.
             detail = f"its checkpoint of size {header.anchor.size} is not one of this log"
             return Rejected(Reason.WRONG_ANCHOR, detail, header.epoch, header.seq)
-        entry = BatchEntry(envelope.header_bytes, envelope.signature).encode()
+        entry = BatchEntry(envelope.header_bytes, envelope.signature)
         payload = format_payload(envelope.salts, envelope.bodies)
         self._heads[header.key_id] = (header.epoch, header.seq, header_hash(envelope.header_bytes))
-        self._pending[place] = envelope.header_bytes
-        return Admitted(Submission(entry, place, payload), header, envelope.info.sealed_at_ns)
+        self._pending[place] = entry
+        return Admitted(Submission(entry.encode(), place, payload), header, envelope.info.sealed_at_ns)
 
     def _is_ours(self, anchor: Anchor) -> bool:
         """A device can have verified only what was signed and recorded; `fsck` and auditors ask the same."""
@@ -183,11 +199,16 @@ class Admission:
 
 
 def _head_of(data: bytes) -> Head:
+    entry = _batch_of(data)
+    header = Header.decode(entry.header)
+    return header.epoch, header.seq, header_hash(entry.header)
+
+
+def _batch_of(data: bytes) -> BatchEntry:
     entry = parse_entry(data)
     if not isinstance(entry, BatchEntry):
         raise TypeError("only batches have a place in a chain")
-    header = Header.decode(entry.header)
-    return header.epoch, header.seq, header_hash(entry.header)
+    return entry
 
 
 def _short(error: Exception) -> str:

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import signal
+import sys
 import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict
@@ -15,14 +16,15 @@ from aggregator.projector import ProjectionProcess
 from aggregator.registry import Registry
 from aggregator.service import Service
 from aggregator.setup import CONFIG, initialise
-from aggregator.status import is_running, read_status
+from aggregator.status import Status, format_metrics, is_running, read_status
 from aggregator.timeseries.embedded import DATABASE, EmbeddedStore
 from ledger.errors import LedgerError
 from ledger.reading import format_time
-from ledger.writer.create import LOG_KEY, load_signer
+from ledger.writer.create import POLICY, POLICY_PQ, load_log_keys, load_policy
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import StorageError
+from ledger.writer.witnesses import Witnesses
 from vitalseal import config as configuration
 from vitalseal import log
 from vitalseal.errors import UserError
@@ -40,10 +42,25 @@ def register(parser: argparse.ArgumentParser) -> None:
     init.add_argument("--data", type=Path, required=True, metavar="DIR", help="directory of the new log")
     init.add_argument("--origin", required=True, help="the log's name for ever, e.g. hospital.example/vitalseal")
     init.add_argument("--broker", default="127.0.0.1:1883", metavar="HOST:PORT", help="MQTT broker (%(default)s)")
+    init.add_argument(
+        "--witness",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a witness's policy lines, as `vitalseal ledger witness init` writes them; once for each witness",
+    )
+    init.add_argument(
+        "--quorum", type=int, metavar="N", help="how many witnesses have to cosign (default: more than half)"
+    )
+    init.add_argument(
+        "--guard", type=Path, metavar="FILE", help="second copy of the last checkpoint, best on another volume"
+    )
     run = _command(commands, "run", "take batches from the broker, log them, send receipts, fill the store", _run)
     run.add_argument("--verbose", action="store_true", help="log more")
     status = _command(commands, "status", "what the aggregator is doing, at a glance", _status)
     status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument("--metrics", action="store_true", help="in Prometheus' text format")
     assign = _command(commands, "assign", "record who wears a sensor, or list all records", _assign)
     assign.add_argument("source", nargs="?", metavar="SOURCE", help="source id, in hex")
     assign.add_argument("patient", nargs="?", metavar="PATIENT", help="your name for the patient; stays private")
@@ -68,7 +85,18 @@ def _init(args: argparse.Namespace) -> int:
     host, _, port = args.broker.rpartition(":")
     if not host or not port.isdecimal():
         raise UserError(f"--broker {args.broker}: not HOST:PORT")
-    initialise(args.config, args.data, args.origin, host, int(port))
+    if args.quorum is not None and not args.witness:
+        raise UserError("--quorum needs witnesses: name each with --witness FILE")
+    initialise(
+        args.config,
+        args.data,
+        args.origin,
+        host,
+        int(port),
+        witnesses=args.witness,
+        quorum=args.quorum,
+        guard=args.guard,
+    )
     print(f"made the log {args.origin} in {args.data}; start it with: vitalseal aggregator run --config {args.config}")
     return 0
 
@@ -78,10 +106,14 @@ def _run(args: argparse.Namespace) -> int:
     config = configuration.load(args.config, AggregatorConfig)
     try:
         with ExitStack() as stack:
-            storage = stack.enter_context(LocalStorage(config.data))
-            writer = LogWriter(storage, load_signer(config.data / LOG_KEY), time.time_ns)
+            storage = stack.enter_context(LocalStorage(config.data, config.guard))
+            witnesses = _witnesses(config)
+            if witnesses is not None:
+                stack.enter_context(closing(witnesses))
+            keys = load_log_keys(config.data)
+            writer = LogWriter(storage, keys.signers, time.time_ns, quorum=witnesses, retired=keys.retired)
             registry = stack.enter_context(closing(Registry(config.data)))
-            service = Service(config, storage, writer, registry)
+            service = Service(config, storage, writer, registry, witnesses)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: service.stop())
             logger.info("log %s at size %d in %s", writer.origin, writer.size, config.data)
@@ -95,10 +127,21 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _witnesses(config: AggregatorConfig) -> Witnesses | None:
+    """The witnesses of the log's policies, None if these ask for none; raises StorageError."""
+    policies = [load_policy(path) for name in (POLICY, POLICY_PQ) if (path := config.data / name).exists()]
+    if all(policy.quorum is None and not policy.witnesses for policy in policies):
+        return None
+    return Witnesses(policies, timeout_s=config.witness_timeout_s)
+
+
 def _status(args: argparse.Namespace) -> int:
     config = configuration.load(args.config, AggregatorConfig)
     status = read_status(config.data)
     alive = is_running(status)
+    if args.metrics:
+        sys.stdout.write(format_metrics(status, running=alive))
+        return 0
     projected = _projected(config.data)
     if args.json:
         print(json.dumps({**asdict(status), "running": alive, "projected": projected}))
@@ -111,6 +154,7 @@ def _status(args: argparse.Namespace) -> int:
         "broker": ("connected" if status.connected else "NOT CONNECTED") if alive else "-",
         "devices": f"{status.devices_online} online of {status.devices_enrolled} enrolled",
         "log": f"{status.log_size} entries, published {status.published_size}, root {status.published_root[:16]}",
+        "witnesses": _witness_line(status),
         "readings": f"{status.readings} since start, {status.readings_per_s}/s now",
         "view": f"{projected} of {status.published_size} entries projected",
         "receipts": f"{status.without_receipt} batches wait for theirs",
@@ -120,6 +164,19 @@ def _status(args: argparse.Namespace) -> int:
     for name, text in lines.items():
         print(f"{name:>12}  {text}")
     return 0
+
+
+def _witness_line(status: Status) -> str:
+    if not status.witnesses:
+        return "none asked for (quorum none)"
+    answering = [witness for witness in status.witnesses if witness["ok"]]
+    text = f"{len(answering)} of {len(status.witnesses)} answer"
+    for witness in status.witnesses:
+        if not witness["ok"]:
+            text += f"; {witness['name']}: {witness['error'] or 'not asked yet'}"
+    if status.waiting_for_quorum is not None:
+        text += f"; NO QUORUM, checkpoint of size {status.waiting_for_quorum} waits and receipts are withheld"
+    return text
 
 
 def _assign(args: argparse.Namespace) -> int:

@@ -33,8 +33,18 @@ class AggregatorConfig:
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     """The MQTT broker."""
     interval_s: float = 1.0
-    """Seconds between checkpoints while entries arrive; at least 0.1."""
+    """Seconds between checkpoints while many batches arrive; at least 0.1."""
+    quiet_interval_s: float = 10.0
+    """Seconds between checkpoints while few do: each is kept for ever (docs/storage.md). At least `interval_s`."""
+    guard: Path | None = None
+    """Where the second copy of the last checkpoint's size and root is; best on another volume (<data>/guard)."""
+    witness_timeout_s: float = 5.0
+    """Seconds that a witness may take to answer, 0.1 to 60."""
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.interval_s <= 3600:
             raise ValueError(f"interval_s: {self.interval_s} is not from 0.1 to 3600 s")
+        if not self.interval_s <= self.quiet_interval_s <= 3600:
+            raise ValueError(f"quiet_interval_s: {self.quiet_interval_s} is not from interval_s to 3600 s")
+        if not 0.1 <= self.witness_timeout_s <= 60:
+            raise ValueError(f"witness_timeout_s: {self.witness_timeout_s} is not from 0.1 to 60 s")

@@ -2,10 +2,13 @@
 
 import os
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from aggregator.status import Status
 from ledger.checkpoint import Checkpoint
 from ledger.receipt import Reason
+from ledger.writer.witness_health import WitnessState
 
 LATENCY_WINDOW = 4096  # batches over which proof latency is reported
 RATE_WINDOW_NS = 5 * 10**9
@@ -57,6 +60,8 @@ class Meter:
         connected: bool,
         log_size: int,
         checkpoint: Checkpoint,
+        waiting_for_quorum: int | None,
+        witnesses: Sequence[WitnessState],
         enrolled: int,
         queue: int,
         without_receipt: int,
@@ -76,6 +81,8 @@ class Meter:
             published_size=checkpoint.size,
             published_root=checkpoint.root.hex(),
             published_at=self._published_ns / 1e9,
+            waiting_for_quorum=waiting_for_quorum,
+            witnesses=[asdict(witness) for witness in witnesses],
             devices_online=sum(self._online.values()),
             devices_enrolled=enrolled,
             batches=self._batches,

@@ -16,15 +16,16 @@ from pathlib import Path
 from aggregator.registry import Registry
 from aggregator.timeseries.base import ReadingStore, StoredBatch, StoredReading
 from aggregator.timeseries.embedded import EmbeddedStore
-from ledger.leaves import Leaf, check_leaves
 from ledger.batch import LEAVES_PER_BATCH, Header
 from ledger.checkpoint import parse_checkpoint
 from ledger.entry import BatchEntry, parse_entry
 from ledger.errors import LedgerError
-from ledger.events import Enrolment
 from ledger.fsck import CHECKPOINT_PATH
+from ledger.keystate import KeyStates
+from ledger.leaves import Leaf, check_leaves
 from ledger.note import parse_note
 from ledger.tiles import TileReader
+from ledger.writer.keybook import read_states
 from ledger.writer.local import LocalReader
 from ledger.writer.payload import parse_payload
 from ledger.writer.storage import StorageError
@@ -32,6 +33,14 @@ from vitalseal.errors import UserError
 
 PORTION = 128  # entries in one transaction of the store
 POLL_S = 0.25  # how long the view may lag behind a checkpoint that was just published
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """A published tree, and its checkpoint as signed and cosigned."""
+
+    reader: TileReader
+    note: bytes
 
 
 @dataclass(slots=True)
@@ -47,7 +56,8 @@ class Projection:
         self._data = data
         self._store = store
         self._log = LocalReader(data)
-        self._keys: dict[bytes, Enrolment] = {}
+        self._keys = KeyStates("")
+        self._tree: _Tree | None = None
         self._devices: dict[bytes, str] = {}
 
     def close(self) -> None:
@@ -63,37 +73,46 @@ class Projection:
         start = self._store.cursor()
         if start >= checkpoint.size:
             return 0
-        self._load_keys()
-        tree = TileReader(self._log.read, checkpoint.size, checkpoint.root)
+        self._load_keys(checkpoint.origin)
         for low in range(start, checkpoint.size, PORTION):
             high = min(low + PORTION, checkpoint.size)
             portion = _Portion()
             for index in range(low, high):
-                # From the public tree, which checks it: the database's copy would be believed without its hash.
-                self._project(index, tree.entry(index), tree, note, portion)
+                self._project(index, self._covering(index), portion)
             self._store.write(portion.batches, portion.readings, high)
         return checkpoint.size - start
 
-    def _project(self, index: int, data: bytes, tree: TileReader, note: bytes, portion: _Portion) -> None:
-        entry = parse_entry(data)
+    def _covering(self, index: int) -> _Tree:
+        """The tree of the first checkpoint that covers entry `index`: its proof shows the earliest time."""
+        if self._tree is None or index >= self._tree.reader.size:
+            first = self._log.first_covering(index)
+            if first is None:
+                raise StorageError(f"entry {index} is published, and no checkpoint in the database covers it")
+            self._tree = _Tree(TileReader(self._log.read, first.size, first.root), first.note)
+        return self._tree
+
+    def _project(self, index: int, tree: _Tree, portion: _Portion) -> None:
+        # From the public tree, which checks it: the database's copy would be believed without its hash.
+        entry = parse_entry(tree.reader.entry(index))
         payload = self._log.payload(index)
         if not isinstance(entry, BatchEntry) or payload is None:
             return
         header = Header.decode(entry.header)
         leaves = parse_payload(payload)
-        key = self._keys[header.key_id]
+        key = self._keys.public_key(header.key_id)
+        if key is None:
+            raise StorageError(f"entry {index}: its key {header.key_id.hex()} is not enrolled")
         # A key that the registry does not name any more is shown by its id.
         device = self._devices.get(header.key_id, header.key_id.hex()[:16])
         batch = StoredBatch(
             index,
             device,
-            key.algorithm,
-            key.public_key,
+            *key,
             entry.header,
             entry.signature,
             tuple(check_leaves(header, leaves)),
-            tuple(tree.prove_inclusion(index)),
-            note,
+            tuple(tree.reader.prove_inclusion(index)),
+            tree.note,
         )
         portion.batches.append(batch)
         portion.readings += [
@@ -102,10 +121,8 @@ class Projection:
             if leaf_index and isinstance(leaf, Leaf)
         ]
 
-    def _load_keys(self) -> None:
-        for _, data in self._log.key_events():
-            if isinstance(entry := parse_entry(data), Enrolment):
-                self._keys[entry.key_id] = entry
+    def _load_keys(self, origin: str) -> None:
+        self._keys = read_states(self._log, origin)
         registry = Registry(self._data)
         self._devices = {key_id: key.device for key_id, key in registry.keys().items()}
         registry.close()

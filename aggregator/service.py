@@ -2,7 +2,10 @@
 
     network    paho's: puts messages into a bounded queue and waits while it is full
     ingest     takes a group, admits each, commits the group durably, answers `stored`, acknowledges
-    publisher  every interval: takes in enrolments and assignments, publishes what is committed, sends receipts
+    publisher  every interval: takes in key events and assignments, publishes what is committed, sends receipts
+
+Without a quorum of witnesses nothing is published and no receipt goes out; batches go on being committed and answered
+with `stored`.
 
 Killed anywhere, nothing accepted is lost: what was committed is found by `LogWriter`, what was not was not
 acknowledged, and the devices hold both until their receipts.
@@ -12,7 +15,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from aggregator.admission import Admission, Admitted, Rejected, Repeated
 from aggregator.config import AggregatorConfig
@@ -22,29 +25,44 @@ from aggregator.mqtt import BrokerConnection, Message
 from aggregator.outgoing import RECENT, Outgoing, Owed
 from aggregator.registry import Registry
 from aggregator.status import write_status
+from ledger.entry import EQUIVOCATION, Equivocation, parse_entry
 from ledger.errors import LedgerError
 from ledger.receipt import Reason, Reject, Stored, parse_status
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import Submission
+from ledger.writer.witnesses import Witnesses
 
 logger = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 1024  # messages between network and ingest; `mqtt` cuts each at 256 KB, so at most 256 MB
 GROUP_LIMIT = 256  # batches in one commit: an fsync for each would be the bottleneck
+MANY_WAITING = 64  # entries that are not published yet, from which on the busy interval counts
 TAKE_TIMEOUT_S = 0.2  # how soon an idle thread sees that it is to stop
 
 
 class Service:
     """One running aggregator; it owns `registry`, and is the only user of `writer` and `storage` while it runs."""
 
-    def __init__(self, config: AggregatorConfig, storage: LocalStorage, writer: LogWriter, registry: Registry) -> None:
+    def __init__(
+        self,
+        config: AggregatorConfig,
+        storage: LocalStorage,
+        writer: LogWriter,
+        registry: Registry,
+        witnesses: Witnesses | None = None,
+    ) -> None:
         self._config = config
         self._storage = storage
         self._writer = writer
         self._registry = registry
+        self._witnesses = witnesses
         self._keys = Keys(config.data, writer, storage, registry)
-        self._admission = Admission(writer.origin, storage, self._keys.find)
+        self._admission = Admission(writer.origin, storage, self._keys.find, self._keys.record)
+        # From admission to commit no key may end: held by whoever appends batches or key events.
+        self._order = threading.Lock()
+        # Keys whose clone is on the log: one piece of evidence convicts a key, and a clone must not fill the log.
+        self._convicted = {entry.header.key_id for entry in _evidence(storage)}
         self._queue: queue.Queue[Message] = queue.Queue(QUEUE_LIMIT)
         self._lock = threading.Lock()  # guards the three below
         self._outgoing = Outgoing()
@@ -64,8 +82,10 @@ class Service:
                 thread.join()
             if self._failure:
                 raise self._failure
-            # The queue is empty by now, so this covers everything that was taken.
-            self._publish_once()
+            # The queue is empty by now, so this covers everything that was taken, and what is good of every key.
+            self._keys.renew(now=True)
+            while self._publish_once():
+                pass
 
     def stop(self) -> None:
         """Lets `run` finish what was taken from the broker, publish it, and return."""
@@ -109,23 +129,42 @@ class Service:
         """Admits `group`, commits what is new in one transaction, then answers and acknowledges all of it."""
         admitted: list[tuple[str, Admitted]] = []
         answers: list[tuple[str, Stored | Reject]] = []
-        for message in group:
-            if message.kind == "batch":
-                decision = self._admission.admit(message.device, message.payload)
-                if isinstance(decision, Admitted):
-                    admitted.append((message.device, decision))
-                elif answer := self._answer(message.device, decision):
-                    answers.append((message.device, answer))
-            else:
-                self._hear(message)
-        if admitted:
-            first = self._writer.append([item.submission for _, item in admitted])
-            self._admission.committed()
-            answers += self._stored(first, admitted)
+        evidence: list[Submission] = []
+        with self._order:
+            for message in group:
+                if message.kind == "batch":
+                    decision = self._admission.admit(message.device, message.payload)
+                    if isinstance(decision, Admitted):
+                        admitted.append((message.device, decision))
+                        continue
+                    if isinstance(decision, Rejected):
+                        evidence += self._convict(message.device, decision)
+                    if answer := self._answer(message.device, decision):
+                        answers.append((message.device, answer))
+                else:
+                    self._hear(message)
+            if submissions := [item.submission for _, item in admitted] + evidence:
+                first = self._writer.append(submissions)
+                self._admission.committed()
+                answers += self._stored(first, admitted)
         for device, answer in answers:
             self._broker.send(device, answer.encode())
         for message in group:
             message.acknowledge()
+
+    def _convict(self, device: str, decision: Rejected) -> list[Submission]:
+        """The evidence for the log, the first time that a key signed two headers for one place."""
+        if decision.evidence is None or (key := decision.evidence.header.key_id) in self._convicted:
+            return []
+        self._convicted.add(key)
+        logger.critical(
+            "%s signed two headers for epoch %d seq %d: its key was cloned, or its outbox restored from an old copy;"
+            " the evidence goes on the log",
+            device,
+            decision.epoch,
+            decision.seq,
+        )
+        return [Submission(decision.evidence.encode())]
 
     def _answer(self, device: str, decision: Repeated | Rejected) -> Stored | Reject | None:
         """What the device is told at once; nothing where another message of the same group will tell it."""
@@ -183,25 +222,44 @@ class Service:
                 self._outgoing.owe(device, Owed(epoch, seq, index))
 
     def _publish(self) -> None:
+        last_s = 0.0
         while not self._stopping.wait(self._config.interval_s):
-            self._publish_once()
+            with self._order:
+                self._keys.scan()
+                self._keys.renew()
+            now_s = time.monotonic()
+            # A checkpoint is kept for ever, so few batches wait a little for more of them.
+            many = self._writer.size - self._writer.checkpoint.size >= MANY_WAITING
+            if many or now_s - last_s >= self._config.quiet_interval_s:
+                last_s = now_s
+                self._publish_once()
+            else:
+                self._tell()
 
-    def _publish_once(self) -> None:
-        self._keys.scan()
+    def _publish_once(self) -> bool:
+        """What is committed is published, if a quorum can be had, and receipts are sent; whether anything was new."""
         for number, commitment in self._registry.uncommitted():
             # Killed between these two, the change is committed twice: two equal statements, both true.
             self._registry.mark_committed(number, self._writer.append([Submission(commitment.encode())]))
         published = self._writer.publish()
+        if published:
+            with self._lock:
+                self._meter.published(self._writer.checkpoint.size, time.time_ns())
+        self._tell()
+        return published
+
+    def _tell(self) -> None:
+        """Devices get the receipts that the published tree has for them, and `status.json` says how things are."""
         tree, note = self._writer.reader(), self._writer.note
         with self._lock:
             receipts = self._outgoing.due(tree, note)
-            if published:
-                self._meter.published(tree.size, time.time_ns())
             status = self._meter.status(
                 origin=self._writer.origin,
                 connected=self._broker.connected.is_set(),
                 log_size=self._writer.size,
                 checkpoint=self._writer.checkpoint,
+                waiting_for_quorum=self._writer.waiting,
+                witnesses=self._witnesses.states() if self._witnesses else [],
                 enrolled=len(self._keys),
                 queue=self._queue.qsize(),
                 without_receipt=self._outgoing.waiting(),
@@ -211,3 +269,10 @@ class Service:
         for device, receipt in receipts:
             self._broker.send(device, receipt.encode())
         write_status(self._config.data, status)
+
+
+def _evidence(storage: LocalStorage) -> Iterator[Equivocation]:
+    """The equivocations that the log shows already."""
+    for _, data in storage.of_type(EQUIVOCATION):
+        if isinstance(entry := parse_entry(data), Equivocation):
+            yield entry

@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vitalseal.errors import UserError
 
@@ -17,6 +18,7 @@ FILE = "status.json"
 class Status:
     """One look at the aggregator. Times are Unix seconds, counts are since its start unless they say otherwise.
 
+    `waiting_for_quorum` is the size of a checkpoint that is signed and lacks cosignatures, None if none does.
     `latency_p50_s` and `latency_p95_s`: from sealing at the gateway to a published checkpoint, over the last batches.
     """
 
@@ -29,6 +31,7 @@ class Status:
     published_size: int
     published_root: str
     published_at: float
+    waiting_for_quorum: int | None
     devices_online: int
     devices_enrolled: int
     batches: int
@@ -39,6 +42,7 @@ class Status:
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
     decisions: dict[str, int] = field(default_factory=dict)
+    witnesses: list[dict[str, Any]] = field(default_factory=list)
 
 
 def write_status(data: Path, status: Status) -> None:
@@ -68,3 +72,28 @@ def is_running(status: Status) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def format_metrics(status: Status, *, running: bool) -> str:
+    """`status` in Prometheus' text format, for a node exporter's textfile collector; it names no device."""
+    gauges = {
+        "running": int(running),
+        "broker_connected": int(status.connected),
+        "log_entries": status.log_size,
+        "published_entries": status.published_size,
+        "published_timestamp_seconds": status.published_at,
+        "waiting_for_quorum": int(status.waiting_for_quorum is not None),
+        "batches_without_receipt": status.without_receipt,
+        "queued_messages": status.queue,
+        "devices_online": status.devices_online,
+        "devices_enrolled": status.devices_enrolled,
+    }
+    lines = [f"vitalseal_{name} {value}" for name, value in gauges.items()]
+    lines += [
+        f'vitalseal_decisions_total{{decision="{name}"}} {count}' for name, count in sorted(status.decisions.items())
+    ]
+    for witness in status.witnesses:
+        name = witness["name"].replace("\\", r"\\").replace('"', r"\"")
+        lines.append(f'vitalseal_witness_ok{{witness="{name}"}} {int(witness["ok"])}')
+        lines.append(f'vitalseal_witness_size{{witness="{name}"}} {witness["size"]}')
+    return "\n".join(lines) + "\n"

@@ -22,7 +22,7 @@ from bench.samples import ORIGIN, READINGS, Sealer, directory_size, ingest, witn
 from ledger.fsck import fsck
 from ledger.policy import parse_policy
 from ledger.verify import verify_proof
-from ledger.writer.create import LOG_KEY, POLICY, create_log, load_signer
+from ledger.writer.create import POLICY, create_log, load_log_keys
 from ledger.writer.files import read_file
 from ledger.writer.local import PUBLIC, LocalStorage
 from ledger.writer.log import LogWriter
@@ -60,7 +60,7 @@ def _sealing() -> None:
 def _writing(data: Path, sealer: Sealer) -> None:
     envelopes = list(sealer.envelopes(BATCHES))
     with LocalStorage(data) as storage:
-        writer = LogWriter(storage, load_signer(data / LOG_KEY), time.time_ns)
+        writer = LogWriter(storage, load_log_keys(data).signers, time.time_ns)
         started, cpu = time.perf_counter(), time.process_time()
         ingest(storage, writer, sealer, envelopes, GROUP)
         took, used = time.perf_counter() - started, time.process_time() - cpu

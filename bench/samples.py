@@ -1,12 +1,12 @@
 """What the benchmarks measure on: sealed batches of 64 heart-rate readings, and a log that they fill."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from aggregator.admission import Admission, Admitted, Key
 from ledger import merkle
-from ledger.leaves import Leaf
 from ledger.batch import Anchor, SealedBatch, header_hash, seal
 from ledger.checkpoint import Checkpoint
 from ledger.entry import BatchEntry
@@ -14,13 +14,14 @@ from ledger.envelope import format_envelope, parse_envelope
 from ledger.events import enrol
 from ledger.info import BatchInfo, Clock, Source
 from ledger.keys import Ed25519Signer, key_id
+from ledger.leaves import Leaf
 from ledger.note import ED25519_COSIGNATURE, Note, NoteSigner, Signature, VerifierKey
 from ledger.proof import LeafProof, ReadingProof
 from ledger.reading import Reading, Scalar
+from ledger.writer.keybook import KeyBook
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.payload import prove_leaf
-from ledger.writer.storage import Submission
 
 ORIGIN = "bench.example/vitalseal"
 DEVICE = "bench"
@@ -79,8 +80,9 @@ class Sealer:
 
 def ingest(storage: LocalStorage, writer: LogWriter, sealer: Sealer, envelopes: list[bytes], group: int) -> None:
     """Admission and group commits of `group` batches, publishing nothing; raises if one is not admitted."""
-    writer.append([Submission(enrol(sealer.signer, Ed25519Signer(os.urandom(32)), ORIGIN).encode())])
-    admission = Admission(ORIGIN, storage, {sealer.key_id: sealer.key}.get)
+    book = KeyBook(writer, storage, time.monotonic)
+    book.append([enrol(sealer.signer, Ed25519Signer(os.urandom(32)), ORIGIN)])
+    admission = Admission(ORIGIN, storage, {sealer.key_id: sealer.key}.get, book.states.__getitem__)
     for start in range(0, len(envelopes), group):
         decisions = [admission.admit(DEVICE, data) for data in envelopes[start : start + group]]
         writer.append([decision.submission for decision in decisions if isinstance(decision, Admitted)])

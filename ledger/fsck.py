@@ -84,8 +84,8 @@ def fsck(
     Checked: the checkpoint under `policy`; every tile and bundle that its size implies, byte for byte; the root;
     every entry's form; each batch's origin, enrolment, device signature and place in its device's chain; every key
     event's signatures, every key state, every evidence of equivocation. `paths` are all files below the log, if they
-    can be listed: each must be the checkpoint or a tile, and where it overlaps the tree it must agree with it, left-over
-    partial tiles included. With `trust`, only key events by these registrars count; without it, any registrar's.
+    can be listed: each must be the checkpoint or a tile, and where it overlaps the tree it must agree with it,
+    left-over partial tiles included. With `trust`, only key events by these registrars count; without, any registrar's.
     `tell` hears what the log reports of devices: gaps, clones, revocations.
 
     `save` is given the follower after every full tile; handed in again as `resume`, it goes on from there and checks

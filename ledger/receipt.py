@@ -43,6 +43,7 @@ class Reason(IntEnum):
     BROKEN_CHAIN = 9
     EQUIVOCATION = 10
     WRONG_ANCHOR = 11
+    ENDED_KEY = 12
 
 
 @dataclass(frozen=True, slots=True)

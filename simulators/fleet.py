@@ -18,7 +18,7 @@ from aggregator.enrolment import FOLDER as ENROLMENTS
 from edge.outbox_reader import Counts, OutboxReader
 from edge.setup import SourceSpec, enrolment, initialise, registrar_signer, write_enrolment
 from ledger.entry import parse_entry
-from ledger.events import Enrolment
+from ledger.events import KEY_EVENT, Enrolment
 from ledger.writer.create import POLICY, REGISTRAR_KEY
 from ledger.writer.local import LocalReader
 from ledger.writer.storage import StorageError
@@ -185,7 +185,7 @@ def wait_until_enrolled(fleet: Fleet, data: Path) -> None:
     while missing:
         try:
             with LocalReader(data) as log:
-                entries = (parse_entry(body) for _, body in log.key_events())
+                entries = (parse_entry(body) for _, body in log.of_type(KEY_EVENT))
                 missing -= {entry.key_id for entry in entries if isinstance(entry, Enrolment)}
         except StorageError as error:
             raise UserError(f"{error}") from None

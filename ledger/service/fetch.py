@@ -6,16 +6,17 @@ must be here; retries and redirects are counted; nothing goes from https to http
 """
 
 import re
+import socket
 import ssl
 import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 from urllib.parse import urljoin, urlsplit
 
 from ledger.checkpoint import parse_checkpoint
@@ -26,7 +27,7 @@ from ledger.tiles import ENTRIES, HASH_SIZE, TILE_WIDTH, Fetch, Tile, parse_tile
 from ledger.writer.files import list_files, read_file
 
 if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse, PoolManager
+    from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPResponse, PoolManager
 
 MAX_ENTRY = 2 + 65_535  # a length in two bytes, and as much
 MAX_REDIRECTS = 3
@@ -54,12 +55,13 @@ class _PassingError(FetchError):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a server is waited for, in seconds: for it to connect or send on, for a whole body, between attempts.
+    """How long a server is waited for, in seconds: to connect or send on, for a head, for a body, between attempts.
 
     The pause doubles from `backoff_s`, or is what the server asks for, and is never longer than `max_pause_s`.
     """
 
     timeout_s: float = 15.0
+    head_s: float = 30.0
     body_s: float = 300.0
     attempts: int = 5
     backoff_s: float = 0.5
@@ -96,7 +98,47 @@ def open_url(url: str, patience: Patience = Patience()) -> "HttpLog":
     pool = urllib3.PoolManager(
         maxsize=CONNECTIONS, block=True, retries=False, timeout=timeout, cert_reqs="CERT_REQUIRED"
     )
+    pool.pool_classes_by_scheme = _pools_with_heads_in(patience.head_s)
     return HttpLog(url.rstrip("/") + "/", patience, pool)
+
+
+def _pools_with_heads_in(seconds: float) -> "dict[str, type[HTTPConnectionPool]]":
+    """Pools whose connections are cut unless an answer's head is here in time.
+
+    The library's own timeout begins anew with every byte, and with every 100 (Continue).
+    """
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, connection
+
+    @contextmanager
+    def in_time(sock: socket.socket | None) -> Iterator[None]:
+        def cut() -> None:
+            with suppress(OSError):
+                socket.socket.shutdown(cast(socket.socket, sock), socket.SHUT_RDWR)
+
+        timer = threading.Timer(seconds, cut)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    class Plain(connection.HTTPConnection):
+        def getresponse(self) -> "HTTPResponse":  # type: ignore[override]  # as in urllib3 itself
+            with in_time(self.sock):
+                return super().getresponse()
+
+    class Secure(connection.HTTPSConnection):
+        def getresponse(self) -> "HTTPResponse":  # type: ignore[override]  # as in urllib3 itself
+            with in_time(self.sock):
+                return super().getresponse()
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
 
 
 class HttpLog:
@@ -259,8 +301,13 @@ def _refused(url: str, response: "BaseHTTPResponse") -> FetchError:
 
 def _target(url: str, response: "BaseHTTPResponse") -> str:
     """Where the redirect leads; raises FetchError if it leads out of HTTP, or from https to http."""
-    target = urljoin(url, response.headers.get("Location", ""))
-    if not target.startswith(("https://",) if url.startswith("https://") else ("https://", "http://")):
+    location = response.headers.get("Location", "")
+    try:
+        target = urljoin(url, location)
+        scheme = urlsplit(target).scheme
+    except ValueError:
+        target, scheme = location, ""
+    if scheme != "https" and (scheme, urlsplit(url).scheme) != ("http", "http"):
         raise FetchError(f"{url}: the redirect to {target[:200]!r} is not followed; name the log's own URL")
     return target
 

@@ -1,44 +1,87 @@
-"""A new log: its own key under a fresh origin, an empty database, and the files that outsiders need."""
+"""A new log: its own keys under a fresh origin, an empty database, and the files that outsiders need.
+
+keys/log-<id>.key         each signs every checkpoint: one Ed25519, one ML-DSA-44
+keys/log-<id>.retired     signed once; still known, so that what it signed can be told from a stranger's
+keys/registrar.key        signs device keys in
+policy.txt                the log's Ed25519 key and the witnesses' Ed25519 keys
+policy-pq.txt             the same with ML-DSA-44 keys only, for those who look further ahead
+trust.txt                 the registrar's public key
+"""
 
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from ledger import merkle
 from ledger.batch import check_origin
+from ledger.checkpoint import Checkpoint
 from ledger.errors import MalformedError
-from ledger.note import NoteSigner
-from ledger.writer.files import sync_directory
-from ledger.writer.local import DATABASE, PUBLIC, create_database
+from ledger.note import ED25519_NOTE, ML_DSA_44, NoteSigner, VerifierKey, parse_vkey
+from ledger.policy import Policy, Witness, parse_policy
+from ledger.writer.files import replace_file, sync_directory
+from ledger.writer.local import DATABASE, GUARD, PUBLIC, create_database
 from ledger.writer.storage import StorageError
 
-LOG_KEY = "keys/log.key"
+KEYS = "keys"
+LOG_KEYS = "log-*.key"
+RETIRED_KEYS = "log-*.retired"
 REGISTRAR_KEY = "keys/registrar.key"
 POLICY = "policy.txt"
+POLICY_PQ = "policy-pq.txt"
 TRUST = "trust.txt"
 
+T = TypeVar("T")
 
-def create_log(data: Path, origin: str) -> None:
-    """Makes `data` a log named `origin`: keys, sequencer database, `policy.txt`, `trust.txt`.
 
-    The origin must never have named a log before: two histories under one name are what auditors look for.
+@dataclass(frozen=True, slots=True)
+class LogKeys:
+    """A log's keys: those that sign, Ed25519 first, and those that signed before."""
+
+    signers: tuple[NoteSigner, ...]
+    retired: tuple[VerifierKey, ...]
+
+
+def create_log(
+    data: Path, origin: str, *, witnesses: Sequence[Witness] = (), quorum: int | None = None, guard: Path | None = None
+) -> None:
+    """Makes `data` a log named `origin`: keys, sequencer database, guard, policies, `trust.txt`.
+
+    `witnesses` are named in the policies, by the type of their keys; `quorum` of them, counted by URL, have to cosign
+    (None: more than half). The origin must never have named a log before: two histories under one name are what
+    auditors look for.
 
     Raises:
         StorageError: there is a log already, or the directory cannot be written.
+        MalformedError: the origin or the witnesses do not make a policy.
     """
     check_origin(origin)
+    guard = guard or data / GUARD
     try:
         data.mkdir(parents=True, exist_ok=True)
-        (data / "keys").mkdir(mode=0o700, exist_ok=True)
+        (data / KEYS).mkdir(mode=0o700, exist_ok=True)
         (data / PUBLIC).mkdir(exist_ok=True)
         if (data / DATABASE).exists():
             raise StorageError(f"{data / DATABASE}: there is a log already; nothing was changed")
-        log = NoteSigner(origin, os.urandom(32))
+        classical, post_quantum = (NoteSigner(origin, os.urandom(32), type_) for type_ in (ED25519_NOTE, ML_DSA_44))
         registrar = NoteSigner(f"{origin}/registrar", os.urandom(32))
-        _write(data / LOG_KEY, log.skey(), 0o600)
-        _write(data / REGISTRAR_KEY, registrar.skey(), 0o600)
-        sync_directory(data / "keys")
-        _write(data / POLICY, f"log {log.verifier}\nquorum none", 0o644)
-        _write(data / TRUST, f"{registrar.verifier}", 0o644)
-        # Last, and at once: a database is what makes the directory a log, and no log is without its key.
+        policies = {
+            POLICY: format_policy(classical.verifier, witnesses, quorum),
+            POLICY_PQ: format_policy(post_quantum.verifier, witnesses, quorum),
+        }
+        for text in policies.values():
+            parse_policy(text.encode())
+        for key in (classical, post_quantum):
+            write_key(data, key)
+        _write(data / REGISTRAR_KEY, registrar.skey() + "\n", 0o600)
+        sync_directory(data / KEYS)
+        for name, text in policies.items():
+            _write(data / name, text, 0o644)
+        _write(data / TRUST, f"{registrar.verifier}\n", 0o644)
+        _write(guard, Checkpoint(origin, 0, merkle.EMPTY_ROOT).text(), 0o644)
+        sync_directory(guard.parent)
+        # Last, and at once: a database is what makes the directory a log, and no log is without its keys.
         create_database(data)
     except FileExistsError as error:
         raise StorageError(
@@ -48,16 +91,73 @@ def create_log(data: Path, origin: str) -> None:
         raise StorageError(f"{error.filename or data}: {error.strerror or error}") from None
 
 
+def format_policy(log: VerifierKey, witnesses: Sequence[Witness], quorum: int | None) -> str:
+    """The policy text with `log`, and those of `witnesses` whose keys are of its kind: post-quantum or not."""
+    fitting = [witness for witness in witnesses if (witness.key.type == ML_DSA_44) == (log.type == ML_DSA_44)]
+    lines = [f"log {log}"]
+    lines += [" ".join(filter(None, ("witness", item.name, str(item.key), item.url))) for item in fitting]
+    if not witnesses:
+        return "\n".join([*lines, "quorum none", ""])
+    count = len(fitting) // 2 + 1 if quorum is None else quorum
+    group = f"group quorate {count} {' '.join(item.name for item in fitting)}"
+    return "\n".join([*lines, group, "quorum quorate", ""])
+
+
+def write_key(data: Path, key: NoteSigner) -> None:
+    """`key` is one of the log's: it signs from the next start on."""
+    _write(_key_path(data, key.verifier), key.skey() + "\n", 0o600)
+
+
+def retire_key(data: Path, key: VerifierKey) -> None:
+    """`key` signs no more from the next start on; what it signed is still known."""
+    path = _key_path(data, key)
+    replace_file(path.with_suffix(".retired"), f"{key}\n".encode())
+    path.unlink()
+    sync_directory(path.parent)
+
+
+def load_log_keys(data: Path) -> LogKeys:
+    """The keys of the log in `data`; raises StorageError if there is none, or one cannot be used."""
+    signers = [load_signer(path) for path in sorted((data / KEYS).glob(LOG_KEYS))]
+    if not signers:
+        raise StorageError(f"{data / KEYS}: there is no {LOG_KEYS}; is {data} an aggregator's data directory?")
+    retired = [_load(path, parse_vkey) for path in sorted((data / KEYS).glob(RETIRED_KEYS))]
+    return LogKeys(tuple(sorted(signers, key=lambda signer: signer.verifier.type)), tuple(retired))
+
+
 def load_signer(path: Path) -> NoteSigner:
     """The note key in `path`; raises StorageError if it cannot be read, is not one, or others may read it."""
     try:
-        if path.stat().st_mode & 0o077:
-            raise StorageError(f"{path}: others may read this private key; run  chmod 600 {path}")
-        return NoteSigner.parse(path.read_text(encoding="utf-8").rstrip("\n"))
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from None
+    if mode & 0o077:
+        raise StorageError(f"{path}: others may read this private key; run  chmod 600 {path}")
+    return _load(path, NoteSigner.parse)
+
+
+def load_policy(path: Path) -> Policy:
+    """The policy in `path`; raises StorageError."""
+    return _load(path, lambda text: parse_policy(text.encode()))
+
+
+def load_witnesses(path: Path) -> tuple[Witness, ...]:
+    """The witnesses in a file of policy lines, as a witness's operator hands it out; raises StorageError."""
+    return _load(path, lambda text: parse_policy(f"{text}\nquorum none\n".encode()).witnesses)
+
+
+def _key_path(data: Path, key: VerifierKey) -> Path:
+    return data / KEYS / f"log-{key.id.hex()}.key"
+
+
+def _load(path: Path, parse: Callable[[str], T]) -> T:
+    """What `parse` makes of the text in `path`, without its last newline."""
+    try:
+        return parse(path.read_text(encoding="utf-8").rstrip("\n"))
     except MalformedError as error:
         raise StorageError(f"{path}: {error}") from None
     except UnicodeDecodeError:
-        raise StorageError(f"{path}: not a key file") from None
+        raise StorageError(f"{path}: not a text file") from None
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from None
 
@@ -65,6 +165,6 @@ def load_signer(path: Path) -> NoteSigner:
 def _write(path: Path, text: str, mode: int) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())

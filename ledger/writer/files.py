@@ -43,6 +43,17 @@ def make_parents(directory: Path, root: Path) -> list[Path]:
     return changed
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """`path` durably holds `data`, or what it held before; the file beside it is left over from a crash."""
+    staged = path.with_name(f".{path.name}.new")
+    with staged.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.rename(path)
+    sync_directory(path.parent)
+
+
 def sync_file(path: Path) -> None:
     """What was written to `path` is durable."""
     with path.open("rb") as file:

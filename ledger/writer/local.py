@@ -3,6 +3,7 @@
     <data>/sequencer.db     trusted: entries, payloads, recorded checkpoints
     <data>/log/             derived: checkpoint, tile/...   (what the world may copy)
     <data>/staging/         files being written; emptied at every start
+    <data>/guard            origin, size and root of the last signed checkpoint; may be placed on another volume
 
 There is one writing connection, under a lock; everyone else opens the database read-only. (Before SQLite 3.51.3
 two writers on one WAL can corrupt it.)
@@ -17,13 +18,23 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from ledger.entry import BATCH, parse_entry
-from ledger.events import KEY_EVENT
-from ledger.writer.files import fatal, lock, make_parents, make_private, read_file, sync_directory, sync_file
+from ledger.entry import BATCH, COMMITMENT, parse_entry
+from ledger.writer.files import (
+    fatal,
+    lock,
+    make_parents,
+    make_private,
+    read_file,
+    replace_file,
+    sync_directory,
+    sync_file,
+)
 from ledger.writer.storage import Place, Recorded, StorageError, Submission
 
 DATABASE = "sequencer.db"
+DATABASE_VERSION = 2
 PUBLIC = "log"
+GUARD = "guard"
 _STAGING = "staging"
 MAX_SQLITE = 2**63 - 1  # a larger number is in no column, so nothing is found for it
 _CHUNK = 1024  # entries fetched at a time: bounds memory, not meaning
@@ -34,13 +45,16 @@ CREATE TABLE entries (
     key_id BLOB, epoch INTEGER, seq INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX place ON entries (key_id, epoch, seq) WHERE key_id IS NOT NULL;
-CREATE INDEX key_events ON entries (idx) WHERE kind = 2;
+CREATE TABLE notable (kind INTEGER, idx INTEGER, PRIMARY KEY (kind, idx)) STRICT, WITHOUT ROWID;
 CREATE TABLE payloads (idx INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT;
 CREATE TABLE checkpoints (
-    size INTEGER PRIMARY KEY, root BLOB NOT NULL, note BLOB NOT NULL, recorded_at_ns INTEGER NOT NULL
+    size INTEGER PRIMARY KEY, root BLOB NOT NULL, note BLOB NOT NULL, recorded_at_ns INTEGER NOT NULL,
+    published INTEGER NOT NULL
 ) STRICT;
-PRAGMA user_version = 1;
-"""
+PRAGMA user_version = 2;
+"""  # DATABASE_VERSION
+_RECORDED = "SELECT size, root, note, recorded_at_ns, published FROM checkpoints"
+_IN_BULK = (BATCH, COMMITMENT)  # types that are never listed, so that they cost no second index
 
 
 class LocalReader:
@@ -99,18 +113,24 @@ class LocalReader:
             rows = self._reading.execute(query, (key_id, index, limit)).fetchall()
         return rows[::-1]
 
-    def key_events(self) -> Iterator[tuple[int, bytes]]:
-        """Every key event."""
+    def of_type(self, kind: int) -> Iterator[tuple[int, bytes]]:
+        """Every entry of a type that is neither batch nor commitment."""
+        query = "SELECT idx, entry FROM notable JOIN entries USING (kind, idx) WHERE kind = ? ORDER BY idx"
         with self._read_lock, fatal(self._data / DATABASE):
-            rows = self._reading.execute(
-                "SELECT idx, entry FROM entries WHERE kind = ? ORDER BY idx", (KEY_EVENT,)
-            ).fetchall()
+            rows = self._reading.execute(query, (kind,)).fetchall()
         yield from rows
 
     def recorded(self) -> Recorded | None:
         """The newest recorded checkpoint."""
-        row = self._row("SELECT size, root, note, recorded_at_ns FROM checkpoints ORDER BY size DESC LIMIT 1")
-        return Recorded(*row) if row else None
+        return _recorded(self._row(f"{_RECORDED} ORDER BY size DESC LIMIT 1"))
+
+    def published(self) -> Recorded | None:
+        """The newest published checkpoint."""
+        return _recorded(self._row(f"{_RECORDED} WHERE published ORDER BY size DESC LIMIT 1"))
+
+    def first_covering(self, index: int) -> Recorded | None:
+        """The first published checkpoint that covers entry `index`."""
+        return _recorded(self._row(f"{_RECORDED} WHERE published AND size > ? ORDER BY size LIMIT 1", index))
 
     def read(self, path: str) -> bytes | None:
         """The public file at `path`."""
@@ -132,13 +152,15 @@ class LocalReader:
 class LocalStorage(LocalReader):
     """`Storage` on SQLite and a directory; use as a context manager."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, guard: Path | None = None) -> None:
+        """`guard`: where the second copy of the last checkpoint's size and root is, if not in `data`."""
         path = data / DATABASE
         if not path.exists():
             # A key that signs without its database would start a second history under the same name.
             raise StorageError(
                 f"{path}: there is no sequencer database; restore it, or make a new log with its own key"
             )
+        self._guard = guard or data / GUARD
         self._write_lock = threading.Lock()
         self._failed = False
         with ExitStack() as opened:
@@ -167,10 +189,12 @@ class LocalStorage(LocalReader):
                 place = (item.place.key_id, item.place.epoch, item.place.seq) if item.place else (None, None, None)
                 rows.append((index, _kind(item), item.entry, *place))
             payloads = [(at, item.payload) for at, item in enumerate(group, first) if item.payload is not None]
+            notable = [(row[1], row[0]) for row in rows if row[1] not in _IN_BULK]
             with self._durable(self._data / DATABASE), self._writing:
                 self._writing.execute("BEGIN")
                 self._writing.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
                 self._writing.executemany("INSERT INTO payloads VALUES (?, ?)", payloads)
+                self._writing.executemany("INSERT INTO notable VALUES (?, ?)", notable)
             self._size = first + len(group)
             return first
 
@@ -178,17 +202,42 @@ class LocalStorage(LocalReader):
         """How many entries are committed."""
         return self._size
 
-    def record(self, checkpoint: Recorded) -> None:
-        """Compare-and-swap: only a checkpoint larger than every recorded one goes in."""
-        values = (checkpoint.size, checkpoint.root, checkpoint.note, checkpoint.recorded_at_ns)
+    def guard(self) -> bytes:
+        """The text in the guard."""
+        try:
+            return self._guard.read_bytes()
+        except OSError as error:
+            raise StorageError(
+                f"{self._guard}: {error.strerror or error}; the guard is what shows that this database is no old copy: "
+                "mount its volume, or, if it is lost for good and the newest checkpoint is in this database, write "
+                "that checkpoint's first three lines into it"
+            ) from None
+
+    def record(self, checkpoint: Recorded, text: str) -> None:
+        """Compare-and-swap: only a checkpoint larger than every recorded one goes in; the guard follows."""
+        values = (checkpoint.size, checkpoint.root, checkpoint.note, checkpoint.recorded_at_ns, False)
         with self._write_lock, self._durable(self._data / DATABASE), self._writing:
             self._writing.execute("BEGIN IMMEDIATE")
             done = self._writing.execute(
-                "INSERT INTO checkpoints SELECT ?, ?, ?, ? WHERE ? > (SELECT coalesce(max(size), -1) FROM checkpoints)",
+                "INSERT INTO checkpoints SELECT ?, ?, ?, ?, ?"
+                " WHERE ? > (SELECT coalesce(max(size), -1) FROM checkpoints)",
                 (*values, checkpoint.size),
             )
             if done.rowcount != 1:
                 raise StorageError(f"a checkpoint of size {checkpoint.size} or more is recorded already")
+        with self._durable(self._guard):
+            replace_file(self._guard, text.encode())
+
+    def publish(self, checkpoint: Recorded) -> None:
+        """The cosigned note takes the place of the one that was recorded."""
+        with self._write_lock, self._durable(self._data / DATABASE), self._writing:
+            self._writing.execute("BEGIN IMMEDIATE")
+            done = self._writing.execute(
+                "UPDATE checkpoints SET note = ?, published = TRUE WHERE size = ? AND root = ? AND NOT published",
+                (checkpoint.note, checkpoint.size, checkpoint.root),
+            )
+            if done.rowcount != 1:
+                raise StorageError(f"no checkpoint of size {checkpoint.size} waits to be published")
 
     def write(self, files: Iterable[tuple[str, bytes]]) -> None:
         """Stages, syncs, renames into place, then syncs each directory that changed, once."""
@@ -263,9 +312,9 @@ def open_database(data: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         connection.close()
         raise StorageError(f"{path}: cannot be read: {error}") from None
-    if version != 1:
+    if version != DATABASE_VERSION:
         connection.close()
-        raise StorageError(f"{path}: is of version {version}, not of this program's version 1")
+        raise StorageError(f"{path}: is of version {version}, not of this program's version {DATABASE_VERSION}")
     return connection
 
 
@@ -280,6 +329,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _recorded(row: tuple[Any, ...] | None) -> Recorded | None:
+    if row is None:
+        return None
+    size, root, note, recorded_at_ns, published = row
+    return Recorded(size, root, note, recorded_at_ns, bool(published))
 
 
 def _kind(item: Submission) -> int:

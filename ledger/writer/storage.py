@@ -1,8 +1,11 @@
 """What a log needs of a database and a disk: the seam where PostgreSQL and object storage could stand in.
 
 The database is trusted for the order of entries and for payloads; the tree of files is derived from it and trusted
-for nothing. Every write method returns only after its effect is durable, and any failure in one is the end of the
-process (`StorageError`): after a failed fsync nobody can say what is on disk, so a retry is not safe.
+for nothing. The guard is a second copy of the last signed checkpoint's size and root, best on another volume: a log
+whose database is behind it has been rolled back.
+
+Every write method returns only after its effect is durable, and any failure in one is the end of the process
+(`StorageError`): after a failed fsync nobody can say what is on disk, so a retry is not safe.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,15 +37,27 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A checkpoint that was signed and recorded; the newest one is what the log stands for."""
+    """A checkpoint that was signed and recorded; the newest one is what the log stands for.
+
+    `note` has the log's own signatures until it is `published`, and then the cosignatures of a quorum as well.
+    """
 
     size: int
     root: bytes
     note: bytes
     recorded_at_ns: int
+    published: bool = False
 
 
-class Storage(Protocol):
+class Notable(Protocol):
+    """Whoever can list the few entries that are about the log itself: keys, key states, evidence, its end."""
+
+    def of_type(self, kind: int) -> Iterator[tuple[int, bytes]]:
+        """Index and bytes of every entry of a type that is neither batch nor commitment, in log order."""
+        ...
+
+
+class Storage(Notable, Protocol):
     """One log's durable state."""
 
     def append(self, group: Sequence[Submission]) -> int:
@@ -73,10 +88,6 @@ class Storage(Protocol):
         """Index, epoch and sequence number of a device's last `limit` batches at or after `index`, in order."""
         ...
 
-    def key_events(self) -> Iterator[tuple[int, bytes]]:
-        """Index and bytes of every key event, in log order."""
-        ...
-
     def checkpoint_root(self, size: int) -> bytes | None:
         """The root of the checkpoint that was recorded for `size`, None if none was."""
         ...
@@ -85,8 +96,28 @@ class Storage(Protocol):
         """The newest recorded checkpoint."""
         ...
 
-    def record(self, checkpoint: Recorded) -> None:
-        """Records `checkpoint` as the newest; raises StorageError if one of its size or larger is there."""
+    def published(self) -> Recorded | None:
+        """The newest published checkpoint."""
+        ...
+
+    def first_covering(self, index: int) -> Recorded | None:
+        """The first published checkpoint that covers entry `index`: the one that proves the earliest time."""
+        ...
+
+    def guard(self) -> bytes:
+        """The text of the checkpoint that the guard holds; raises StorageError if there is no guard."""
+        ...
+
+    def record(self, checkpoint: Recorded, text: str) -> None:
+        """Records `checkpoint` as the newest, then puts its `text` into the guard.
+
+        Raises:
+            StorageError: one of its size or larger is there.
+        """
+        ...
+
+    def publish(self, checkpoint: Recorded) -> None:
+        """The newest recorded checkpoint is published as `checkpoint.note`; its public file follows."""
         ...
 
     def read(self, path: str) -> bytes | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 MIN_RETRY_S, MAX_RETRY_S = 1.0, 60.0  # a witness that returns is noticed within a minute
 
+LATE = "gave no answer in time"
+
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 _log = logging.getLogger(__name__)

@@ -89,7 +89,7 @@ class Peer:
 
     def cosign(self, checkpoint: Checkpoint, log_keys: Sequence[VerifierKey]) -> Dialogue[tuple[Signature, ...]]:
         """Its verified lines over `checkpoint`, one for each key that it signed with."""
-        sent = self._size
+        sent = min(self._size, checkpoint.size)
         reply = yield Question(sent)
         if reply.status == CONFLICT:
             size = _size_in(reply)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Generic, TypeAlias
 
-from ledger.writer.witness_health import WitnessFault
+from ledger.writer.witness_health import LATE, WitnessFault
 from ledger.writer.witness_peer import Dialogue, Peer, Question, Reply, T
 
 Send: TypeAlias = Callable[[Peer, Question], Future[Reply]]
@@ -51,7 +51,7 @@ class Talk(Generic[T]):
         """The witness failed, whatever it may say yet; once."""
         if not self._given_up:
             self._given_up = True
-            self.peer.failed(WitnessFault("gave no answer in time"))
+            self.peer.failed(WitnessFault(LATE))
 
 
 def hear(talks: list[Talk[T]], until: float) -> list[Talk[T]]:

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from ledger.add_checkpoint import AddCheckpoint
@@ -24,12 +24,9 @@ from ledger.errors import VerificationError
 from ledger.note import Note, Signature, VerifierKey
 from ledger.policy import Policy, Witness, verify_quorum
 from ledger.writer.storage import StorageError
-from ledger.writer.witness_health import WitnessFault, WitnessState
+from ledger.writer.witness_health import LATE, WitnessFault, WitnessState
 from ledger.writer.witness_peer import MAX_ANSWER, Dialogue, Peer, Question, Reply, T, base_url, peers_of, reached
 from ledger.writer.witness_talk import Talk, hear
-
-if TYPE_CHECKING:
-    pass
 
 _CHUNK = 16 * 1024  # one TLS record
 
@@ -211,10 +208,13 @@ class _Link:
 
         Every wait ends at `ends_at`. A server that feeds a response's head byte by byte gets past that, until `cut`.
         """
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError, ReadTimeoutError
 
         try:
             return self._ask(path, body, ends_at)
+        except (TimeoutError, ReadTimeoutError):
+            self._drop()
+            raise WitnessFault(LATE) from None
         except (HTTPError, HTTPException, OSError, WitnessFault) as error:
             self._drop()  # what is left unread on it would be taken for the next response
             raise WitnessFault(_one_line(error)) from None
@@ -273,7 +273,7 @@ class _Link:
         """The next wait for the server ends at `ends_at`; raises WitnessFault if that was before."""
         left_s = ends_at - time.monotonic()
         if left_s <= 0 or self._stopped.is_set():
-            raise WitnessFault("gave no answer in time")
+            raise WitnessFault(LATE)
         self._connection.timeout = left_s
         if self._socket is not None:
             self._socket.settimeout(left_s)

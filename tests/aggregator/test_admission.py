@@ -10,7 +10,7 @@ from aggregator.registry import Registry
 from ledger.batch import Anchor, Notice, NoticeKind
 from ledger.envelope import MAX_ENVELOPE
 from ledger.receipt import Reason
-from ledger.writer.create import LOG_KEY, load_signer
+from ledger.writer.create import load_log_keys
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 
@@ -21,9 +21,9 @@ class Gate:
     """Admission over a real log; `take` admits and commits one envelope."""
 
     def __init__(self, data, storage, registry):
-        self.writer = LogWriter(storage, load_signer(data / LOG_KEY), lambda: 2**60)
+        self.writer = LogWriter(storage, load_log_keys(data).signers, lambda: 2**60)
         self.keys = Keys(data, self.writer, storage, registry)
-        self.admission = Admission(ORIGIN, storage, self.keys.find)
+        self.admission = Admission(ORIGIN, storage, self.keys.find, self.keys.record)
 
     def take(self, device, envelope):
         decision = self.admission.admit(device, envelope)

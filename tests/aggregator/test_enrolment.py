@@ -10,7 +10,7 @@ from aggregator.registry import Registry
 from ledger.entry import Commitment
 from ledger.events import enrol
 from ledger.keys import Ed25519Signer
-from ledger.writer.create import LOG_KEY, REGISTRAR_KEY, load_signer
+from ledger.writer.create import REGISTRAR_KEY, load_signer, load_log_keys
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 
@@ -18,7 +18,7 @@ from .devices import ORIGIN, Device
 
 
 def start(data, storage, registry):
-    writer = LogWriter(storage, load_signer(data / LOG_KEY), lambda: 2**60)
+    writer = LogWriter(storage, load_log_keys(data).signers, lambda: 2**60)
     return writer, Keys(data, writer, storage, registry)
 
 

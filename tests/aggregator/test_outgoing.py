@@ -8,7 +8,7 @@ from ledger.entry import BatchEntry
 from ledger.note import parse_note
 from ledger.policy import parse_policy
 from ledger.receipt import MAX_MESSAGE, parse_message, verify_placed, verify_receipt
-from ledger.writer.create import LOG_KEY, POLICY, load_signer
+from ledger.writer.create import POLICY, load_log_keys
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import Submission
@@ -19,7 +19,7 @@ from .devices import ORIGIN
 @pytest.fixture
 def log(data):
     with LocalStorage(data) as storage:
-        yield LogWriter(storage, load_signer(data / LOG_KEY), lambda: 2**60)
+        yield LogWriter(storage, load_log_keys(data).signers, lambda: 2**60)
 
 
 def append(log, device, count):

@@ -19,7 +19,7 @@ from ledger.entry import BatchEntry, parse_entry
 from ledger.fsck import fsck
 from ledger.policy import parse_policy
 from ledger.receipt import Reason, verify_placed, verify_receipt
-from ledger.writer.create import LOG_KEY, POLICY, load_signer
+from ledger.writer.create import POLICY, load_log_keys
 from ledger.writer.files import read_file
 from ledger.writer.local import PUBLIC, LocalReader, LocalStorage
 from ledger.writer.log import LogWriter
@@ -35,7 +35,7 @@ async def serving(data, broker):
     """An aggregator in threads of this process; what ended it is raised."""
     config = AggregatorConfig(data, BrokerConfig(broker.host, broker.port), interval_s=0.1)
     with LocalStorage(data) as storage, closing(Registry(data)) as registry:
-        writer = LogWriter(storage, load_signer(data / LOG_KEY), lambda: 2**60)
+        writer = LogWriter(storage, load_log_keys(data).signers, lambda: 2**60)
         service = Service(config, storage, writer, registry)
         running = asyncio.create_task(asyncio.to_thread(service.run))
         try:

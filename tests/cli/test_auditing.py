@@ -11,7 +11,7 @@ import pytest
 from aggregator.admission import Admission, Admitted
 from aggregator.enrolment import Keys
 from aggregator.registry import Registry
-from ledger.writer.create import LOG_KEY, create_log, load_signer
+from ledger.writer.create import create_log, load_log_keys
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 from tests.aggregator.devices import ORIGIN, Device
@@ -25,8 +25,9 @@ def log(tmp_path_factory):
     device = Device("wrist-1", 1)
     device.enrol(data)
     with LocalStorage(data) as storage, closing(Registry(data)) as registry:
-        writer = LogWriter(storage, load_signer(data / LOG_KEY), lambda: 2**60)
-        admission = Admission(ORIGIN, storage, Keys(data, writer, storage, registry).find)
+        writer = LogWriter(storage, load_log_keys(data).signers, lambda: 2**60)
+        keys = Keys(data, writer, storage, registry)
+        admission = Admission(ORIGIN, storage, keys.find, keys.record)
         for _ in range(5):
             decision = admission.admit(device.name, device.batch())
             assert isinstance(decision, Admitted)

@@ -8,7 +8,7 @@ another directory is a change of each, which may survive without the other. A fi
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -216,10 +216,10 @@ def choices(seed: str, mixtures: int) -> Iterator[tuple[str, Choice]]:
         yield name, Mixed(name)
 
 
-def digest(state: State) -> bytes:
+def digest(state: Mapping[str, bytes | None]) -> bytes:
     """A hash of everything in `state`."""
     whole = hashlib.sha256()
-    for path, data in state.items():
+    for path, data in sorted(state.items()):
         whole.update(f"{path}\0{-1 if data is None else len(data)}\0".encode())
         whole.update(data or b"")
     return whole.digest()

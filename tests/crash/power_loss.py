@@ -4,14 +4,16 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.crash import trace, workload
+from tests.crash import strace, trace, workload
 from tests.crash.disk import Disk, State, choices, digest, materialise
 from tests.crash.operations import Mark, Operation, snapshot
 from tests.crash.promises import Promises
+from tests.crash.strace import Kill
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - disks live there while they are checked: fsync costs nothing
 
@@ -21,10 +23,11 @@ Check = Callable[[Path, Promises], None]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One process: what it does, and how it is harmed or ended."""
+    """One process: what it does, and how it is harmed or killed."""
 
     script: str
-    options: tuple[str, ...] = ()
+    harm: str | None = None
+    kill: Kill | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +82,30 @@ def record(root: Path, runs: Sequence[Run], *, cut_from: int = 0) -> Recording:
     for number, run in enumerate(runs):
         if number == cut_from:
             start = len(operations)
-        command = [sys.executable, "-P", workload.__file__, str(root), str(marks), run.script, *run.options]
-        operations += trace.record(command, root, marks, operations)
+        operations += trace.record(_command(run, root, marks), root, marks, operations, run.kill)
     return Recording(operations, start)
+
+
+def kills(root: Path, script: str) -> list[Run]:
+    """Runs of `script`, each killed in place of another of its syncs, found by running it below `root`.
+
+    Syncs of staged files are left out: before the next sync of a directory or a database, nothing refers to them.
+    """
+    log = root.with_name("whole.strace")
+    strace.run(_command(Run(script), root, root.with_name("marks")), log)
+    found = []
+    counts: Counter[str] = Counter()
+    with log.open(encoding="ascii") as lines:
+        for _, call in strace.calls(lines):
+            counts[call.name] += 1
+            if call.name == "fdatasync" or (call.name == "fsync" and Path(strace.parse_handle(call.text)[1]).is_dir()):
+                found.append(Run(script, kill=Kill(call.name, counts[call.name])))
+    return found
+
+
+def _command(run: Run, root: Path, marks: Path) -> list[str]:
+    harm = ["--harm", run.harm] if run.harm else []
+    return [sys.executable, "-P", workload.__file__, str(root), str(marks), run.script, *harm]
 
 
 def cut_everywhere(recording: Recording, check: Check, *, mixtures: int, at_most: int = 20) -> Outcome:

@@ -6,15 +6,18 @@ from pathlib import Path
 
 from ledger import merkle
 from ledger.checkpoint import Checkpoint, parse_checkpoint
-from ledger.fsck import CHECKPOINT_PATH, fsck
+from ledger.fsck import CHECKPOINT_PATH, fsck, read_checkpoint
 from ledger.note import parse_note
-from ledger.policy import parse_policy
+from ledger.policy import Policy, parse_policy
 from ledger.tiles import Fetch, TileReader
-from tests.crash.disk import Disk
+from tests.crash.disk import Disk, digest
 from tests.crash.operations import Mark, Move, Operation
 from tests.crash.workload import DATA, PAYLOAD_EVERY, POLICY_PATH, PUBLIC_PATH, entry, group, open_log, payload
 
 MORE = 2  # entries appended after each recovery
+
+# Sizes, roots and tiles that fsck has found in agreement: most power losses leave a tree that an earlier one left.
+_PROVEN: set[tuple[int, bytes, bytes]] = set()
 
 
 class BrokenPromiseError(AssertionError):
@@ -67,7 +70,11 @@ class Promises:
         before = _files(data)
         with open_log(data) as (writer, _):
             _expect(writer.checkpoint.size == recovered + MORE, "another size when opened again")
-        _expect(_files(data) == before, "another tree when opened again")
+        after = _files(data)
+        read_checkpoint(after.get, _policy(data))
+        # The log may have signed the same checkpoint anew.
+        before[CHECKPOINT_PATH] = after[CHECKPOINT_PATH]
+        _expect(after == before, "other tiles when opened again")
 
     def _check_tree(self, data: Path) -> None:
         checkpoint, fetch = _whole_truth(data)
@@ -80,16 +87,25 @@ class Promises:
 def _whole_truth(data: Path) -> tuple[Checkpoint, Fetch]:
     """The published checkpoint, with which every file agrees, and the way to the files."""
     files = _files(data)
-    report = fsck(files.get, parse_policy((data / POLICY_PATH).read_bytes()), paths=files)
-    return report.checkpoint.checkpoint, files.get
+    checkpoint = read_checkpoint(files.get, _policy(data)).checkpoint
+    proven = checkpoint.size, checkpoint.root, digest({path: files[path] for path in files if path != CHECKPOINT_PATH})
+    if proven not in _PROVEN:
+        fsck(files.get, _policy(data), paths=files)
+        _PROVEN.add(proven)
+    return checkpoint, files.get
+
+
+def _policy(data: Path) -> Policy:
+    return parse_policy((data / POLICY_PATH).read_bytes())
 
 
 def _files(data: Path) -> dict[str, bytes]:
     public = data / PUBLIC_PATH
+    beginning = len(f"{public}/")
     return {
-        os.path.relpath(Path(folder, name), public): Path(folder, name).read_bytes()
+        f"{folder}/{name}"[beginning:]: Path(folder, name).read_bytes()
         for folder, _, names in os.walk(public)
-        for name in names
+        for name in sorted(names)
     }
 
 

@@ -48,9 +48,19 @@ class Call:
         return [*arguments, self.text[start:]]
 
 
-def run(command: Sequence[str], log: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL in place of the `number`-th call of the system call `name`."""
+
+    name: str
+    number: int
+
+
+def run(command: Sequence[str], log: Path, kill: Kill | None = None) -> None:
     """Runs `command` and puts every system call of it into `log`; raises RuntimeError if it fails, unless killed."""
     tracing = ["strace", "-f", "-y", "-xx", "-s", str(_LONGEST), "-o", str(log)]
+    if kill:
+        tracing += ["-e", f"inject={kill.name}:signal=KILL:when={kill.number}"]
     done = subprocess.run([*tracing, *command], cwd="/", capture_output=True, text=True, check=False)
     if done.returncode and done.returncode not in _KILLED:
         raise RuntimeError(f"{shlex.join(command)}: exit {done.returncode}\n{done.stderr}")
@@ -65,7 +75,7 @@ def calls(lines: Iterable[str]) -> Iterator[tuple[int, Call]]:
         if text.startswith(("+++", "---")):
             continue
         if text.endswith("<unfinished ...>"):
-            unfinished[process] = (text.removesuffix("<unfinished ...>"), number)
+            unfinished[process] = (text.removesuffix(" <unfinished ...>"), number)
             continue
         if resumed := _RESUMED.match(text):
             head, began = unfinished.pop(process)

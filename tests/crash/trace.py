@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.crash import strace
 from tests.crash.operations import ROOT, Make, Mark, Move, Operation, Remove, Sync, Truncate, UnmodelledError, Write
-from tests.crash.strace import Call, parse_handle, parse_string, parse_vector
+from tests.crash.strace import Call, Kill, parse_handle, parse_string, parse_vector
 
 # These change neither bytes nor names; modes, owners and locks are not modelled.
 _HARMLESS = (
@@ -34,21 +34,24 @@ _OTHER_FORMS = {
     "unlink": ("unlinkat", (0,)),
     "dup2": ("dup", ()),
     "dup3": ("dup", ()),
+    "pwritev2": ("pwritev", ()),
     "readv": ("read", ()),
     "fdatasync": ("fsync", ()),
 }
 _HERE = "AT_FDCWD<\\x2f>"
 
 
-def record(command: Sequence[str], root: Path, marks: Path, before: Sequence[Operation]) -> list[Operation]:
+def record(
+    command: Sequence[str], root: Path, marks: Path, before: Sequence[Operation], kill: Kill | None = None
+) -> list[Operation]:
     """What `command` does below `root`, and what it writes to `marks`; `before` is how `root` came to be.
 
     Raises:
         UnmodelledError: something was done that no operation stands for.
-        RuntimeError: the program failed, other than by a SIGKILL of its own.
+        RuntimeError: the program failed, other than by a SIGKILL.
     """
     log = marks.with_suffix(".strace")
-    strace.run(command, log)
+    strace.run(command, log, kill)
     with log.open(encoding="ascii") as lines:
         return parse(lines, root, marks, before)
 
@@ -94,7 +97,7 @@ class _Table:
             return
         name, places = _OTHER_FORMS.get(call.name, (call.name, ()))
         if call.result.startswith("-") or call.result == "?":
-            if name == "fsync":
+            if name == "fsync" and call.result != "?":
                 raise UnmodelledError(f"{call.name} failed")
             return
         arguments = call.arguments
@@ -188,6 +191,8 @@ class _Table:
         self._put(self._file(arguments[0]), int(arguments[3]), parse_string(arguments[1])[:result])
 
     def _pwritev(self, arguments: list[str], result: int, _began: int) -> None:
+        if arguments[4:] not in ([], ["0"]):
+            raise UnmodelledError(f"{arguments[0]}: pwritev2 with {arguments[4]}")
         self._put(self._file(arguments[0]), int(arguments[3]), parse_vector(arguments[1])[:result])
 
     def _put(self, file: _Open, offset: int, data: bytes) -> None:

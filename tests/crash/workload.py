@@ -1,6 +1,6 @@
 """The recorded program: one run of the writer, in a process of its own; the only file here that knows the writer.
 
-    python workload.py ROOT MARKS SCRIPT [--harm HARM] [--kill-at N]
+    python workload.py ROOT MARKS SCRIPT [--harm HARM]
 
 SCRIPT is a list of steps, one letter each, a number behind some:
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ledger.entry import Commitment
-from ledger.writer.create import LOG_KEY, POLICY, create_log, load_signer
+from ledger.writer.create import POLICY, create_log, load_log_keys
 from ledger.writer.local import DATABASE, PUBLIC, LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import Submission
@@ -62,7 +62,7 @@ def make_log(data: Path) -> None:
 def open_log(data: Path) -> Iterator[tuple[LogWriter, LocalStorage]]:
     """The log in `data`, recovered."""
     with LocalStorage(data) as storage:
-        yield LogWriter(storage, load_signer(data / LOG_KEY), lambda: NOW_NS), storage
+        yield LogWriter(storage, load_log_keys(data).signers, lambda: NOW_NS), storage
 
 
 class _Run:
@@ -117,20 +117,6 @@ def _harm(what: str) -> None:
     os.fsync = lambda handle: None if is_kind(os.fstat(handle).st_mode) else sync(handle)
 
 
-def _kill_at(number: int) -> None:
-    """Kills the process in place of its `number`-th fsync of a directory."""
-    sync, done = os.fsync, 0
-
-    def counted(handle: int) -> None:
-        nonlocal done
-        done += stat.S_ISDIR(os.fstat(handle).st_mode)
-        if done == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        sync(handle)
-
-    os.fsync = counted
-
-
 def main() -> None:
     """Takes the steps that the command line names."""
     parser = argparse.ArgumentParser()
@@ -138,12 +124,9 @@ def main() -> None:
     parser.add_argument("marks", type=Path)
     parser.add_argument("script")
     parser.add_argument("--harm", choices=["files", "directories", "database"])
-    parser.add_argument("--kill-at", type=int)
     arguments = parser.parse_args()
     if arguments.harm:
         _harm(arguments.harm)
-    if arguments.kill_at:
-        _kill_at(arguments.kill_at)
     _Run(arguments.root / DATA, arguments.marks).take(arguments.script)
 
 

@@ -8,9 +8,13 @@ import binascii
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import msgpack
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from ledger.batch import Anchor, Header, Notice, SealedBatch, header_hash, seal
 from ledger.checkpoint import Checkpoint
@@ -39,6 +43,32 @@ def seed(name: str) -> bytes:
 def device(name: str = "device") -> Ed25519Signer:
     """A device's key."""
     return Ed25519Signer(seed(name))
+
+
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+class SecureElement:
+    """A device's ECDSA P-256 key; its signatures are the same on every run (RFC 6979)."""
+
+    algorithm = 2
+
+    def __init__(self, name: str = "secure element") -> None:
+        self._key = ec.derive_private_key(int.from_bytes(seed(name), "big") % P256_ORDER, ec.SECP256R1())
+        point = self._key.public_key().public_numbers()
+        self.public_key = bytes([2 + point.y % 2]) + point.x.to_bytes(32, "big")
+
+    def sign_pair(self, message: bytes) -> tuple[int, int]:
+        """The signature as the library gives it: r, and either of the two s."""
+        return decode_dss_signature(self._key.sign(message, ec.ECDSA(SHA256(), deterministic_signing=True)))
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature over `message`: r || s with the lower s."""
+        r, s = self.sign_pair(message)
+        return r.to_bytes(32, "big") + min(s, P256_ORDER - s).to_bytes(32, "big")
+
+
+Device: TypeAlias = Ed25519Signer | SecureElement
 
 
 def log_signer(origin: str = ORIGIN, name: str = "log") -> NoteSigner:
@@ -133,7 +163,7 @@ def info(readings: Sequence[Reading] = (), **changes: object) -> BatchInfo:
 def sealed(
     readings: Sequence[Reading] = (),
     *,
-    signer: Ed25519Signer | None = None,
+    signer: Device | None = None,
     origin: str = ORIGIN,
     epoch: int = 0,
     seq: int = 0,
@@ -159,7 +189,7 @@ def sealed(
     )
 
 
-def chain(count: int, *, signer: Ed25519Signer | None = None, origin: str = ORIGIN) -> list[SealedBatch]:
+def chain(count: int, *, signer: Device | None = None, origin: str = ORIGIN) -> list[SealedBatch]:
     """`count` batches of a device, each following the one before, every third a heartbeat."""
     batches: list[SealedBatch] = []
     previous = None
@@ -243,7 +273,7 @@ def checkpoint_note(
     return Note(note.text, note.signatures + lines)
 
 
-def leaf_proof(batch: SealedBatch, leaf_index: int, *, signer: Ed25519Signer | None = None) -> LeafProof:
+def leaf_proof(batch: SealedBatch, leaf_index: int, *, signer: Device | None = None) -> LeafProof:
     """The `extra` of one leaf of `batch`."""
     signer = signer or device()
     return LeafProof(
@@ -303,11 +333,12 @@ def reading_proof(
     *,
     cosigned: Sequence[tuple[Cosigner, int]] = (),
     origin: str = ORIGIN,
+    signer: Device | None = None,
 ) -> ReadingProof:
     """The proof of one leaf of `batch`, which is entry `index` of `entries`."""
     hashes = [hash_entry(entry) for entry in entries]
     note = checkpoint_note(len(entries), naive_root(hashes), origin=origin, cosigned=cosigned)
-    return ReadingProof(leaf_proof(batch, leaf_index), index, tuple(naive_path(index, hashes)), note)
+    return ReadingProof(leaf_proof(batch, leaf_index, signer=signer), index, tuple(naive_path(index, hashes)), note)
 
 
 def synthetic_path(index: int, size: int, leaf: bytes) -> tuple[tuple[bytes, ...], bytes]:

@@ -17,30 +17,30 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ledger.entry import Commitment
 from ledger.service.http import Server
 from ledger.service.serve import make_app
-from ledger.writer.create import LOG_KEY, create_log, load_signer
-from ledger.writer.local import LocalStorage
-from ledger.writer.log import LogWriter
-from ledger.writer.storage import Submission
+from tests.ledger import builders as b
 
-ORIGIN = "test.example/log"
-NOW_NS = 1_764_000_000 * 10**9
+PUBLIC, POLICY = "log", "policy.txt"
 
 
-def make_log(data: Path, *sizes: int) -> Path:
-    """A log's data directory, a checkpoint published at each of `sizes`."""
-    create_log(data, ORIGIN)
-    grow_log(data, *sizes)
+def make_log(data: Path, size: int) -> Path:
+    """A directory with the log of `size` entries in its PUBLIC, and the POLICY for it."""
+    (data / PUBLIC).mkdir(parents=True)
+    (data / POLICY).write_text(b.policy_text())
+    grow_log(data, size)
     return data
 
 
-def grow_log(data: Path, *sizes: int) -> None:
-    """Cheap entries are added to the log, and a checkpoint published at each of `sizes`."""
-    with LocalStorage(data) as storage:
-        writer = LogWriter(storage, load_signer(data / LOG_KEY), lambda: NOW_NS)
-        for size in sizes:
-            numbers = range(writer.size, size)
-            writer.append([Submission(Commitment(number.to_bytes(32, "big")).encode()) for number in numbers])
-            writer.publish()
+def grow_log(data: Path, size: int) -> None:
+    """The log has `size` entries; partial tiles of smaller sizes are gone where the full tile is there."""
+    public = data / PUBLIC
+    files = b.log_files([Commitment(number.to_bytes(32, "big")).encode() for number in range(size)])
+    for path, content in files.items():
+        file = public / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    for file in public.rglob("*.p/*"):
+        if file.parent.with_suffix("").exists():
+            file.unlink()
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from ledger.fsck import fsck
 from ledger.policy import parse_policy
 from ledger.service.fetch import AHEAD, FetchError, HttpLog, Patience, ReadAhead, log_reader, open_url
 from ledger.tiles import parse_tile_path, tiles_of
-from ledger.writer.create import POLICY
 from ledger.writer.files import list_files, read_file
-from ledger.writer.local import PUBLIC
 from vitalseal.cli import main
 
 from .servers import (
+    POLICY,
+    PUBLIC,
     Scripted,
     answer,
     grow_log,
@@ -34,13 +34,13 @@ from .servers import (
 
 # Nothing is worth a pause here, and only where a server is to hang is it given up soon.
 HASTE = Patience(attempts=3, backoff_s=0.0, max_pause_s=0.0)
-SOON = Patience(timeout_s=0.2, attempts=3, backoff_s=0.0, max_pause_s=0.0)
+SOON = Patience(timeout_s=0.2, head_s=0.6, attempts=3, backoff_s=0.0, max_pause_s=0.0)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A log of 700 entries, in three checkpoints."""
-    return make_log(tmp_path_factory.mktemp("log") / "data", 5, 260, 700)
+    """A log of 700 entries."""
+    return make_log(tmp_path_factory.mktemp("log") / "data", 700)
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +84,13 @@ def test_path_of_no_log_is_not_asked_for(url):
 @pytest.mark.parametrize("size", [0, 1, 256, 257, 700])
 def test_fsck_over_http_equals_fsck_of_the_directory(tmp_path, capsys, size):
     """The command reports the same on a log's directory and on its URL, and exits 0."""
-    data = make_log(tmp_path / "data", *({min(size, 100), size}))
+    data = make_log(tmp_path / "data", size)
     with serving(data / PUBLIC) as url:
         said = []
         for place in (str(data / PUBLIC), url, url.rstrip("/")):
             assert main(["ledger", "fsck", place, "--policy", str(data / POLICY)]) == 0
             said.append(capsys.readouterr())
-    assert said[0].out.startswith(f"test.example/log: size {size}, root ")
+    assert said[0].out.startswith(f"log.example.org/vitalseal: size {size}, root ")
     assert said == [said[0]] * 3
 
 
@@ -231,6 +231,7 @@ def test_answer_as_large_as_can_be():
         (say_nothing_more(b""), "Read timed out.*3 times"),
         (say_nothing_more(b"HTTP/1.1 200 OK\r\nContent-"), "Read timed out.*3 times"),
         (say_nothing_more(answer("200 OK", "Content-Length: 10") + b"1234"), "Read timed out.*3 times"),
+        (say_for_ever(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "3 times"),
         (answer("301 Moved", "Location: x" + "y" * 70_000), "3 times"),
     ],
 )
@@ -254,6 +255,7 @@ def test_server_that_fails_again_and_again(reply, match):
         (answer("302 Found", "Location: /checkpoint"), "redirect too many, after 3"),
         (answer("302 Found", "Location: file:///etc/passwd"), "redirect to 'file:///etc/passwd' is not followed"),
         (answer("302 Found", "Location: ftp://example.org/"), "is not followed"),
+        (answer("302 Found", "Location: http://[x/"), r"redirect to 'http://\[x/' is not followed"),
     ],
 )
 def test_answer_that_will_not_change(reply, match):
@@ -306,6 +308,14 @@ def test_redirect_within_http(url, data):
         assert read(script) == read_file(data / PUBLIC, "checkpoint")
 
 
+def test_redirect_to_a_host_that_cannot_be():
+    """What comes of a redirect is named with where it led."""
+    with Scripted(answer("301 Moved", f"Location: http://{'x' * 64}.org/")) as script:
+        with pytest.raises(FetchError, match=r"^http://x{64}.org/: .*, 3 times in a row"):
+            read(script)
+        assert len(script.asked) == 3
+
+
 def test_nobody_listens():
     """A refused connection is one line that names the URL."""
     with Scripted(b"") as script:
@@ -346,8 +356,10 @@ def test_redirect_out_of_tls(url, tmp_path, monkeypatch):
     tls = make_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(tls["tls_cert"]))
     app = Starlette(routes=[Route("/checkpoint", lambda _request: RedirectResponse(f"{url}checkpoint"))])
-    with running(app, **tls) as secure, open_url(secure) as log, pytest.raises(FetchError, match="is not followed"):
-        log("checkpoint")
+    with running(app, **tls) as secure:
+        for spelling in (secure, secure.replace("https", "HTTPS")):
+            with open_url(spelling) as log, pytest.raises(FetchError, match="is not followed"):
+                log("checkpoint")
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,9 @@ from starlette.routing import Route
 from ledger.service.fetch import open_url
 from ledger.service.http import ServeError, Server
 from ledger.writer.files import list_files
-from ledger.writer.local import DATABASE, PUBLIC
 from vitalseal.cli import main
 
-from .servers import grow_log, make_certificate, make_log, running, serving
+from .servers import PUBLIC, grow_log, make_certificate, make_log, running, serving
 
 TEXT = ("text/plain; charset=utf-8", "no-cache")
 OCTETS = ("application/octet-stream", "public, max-age=31536000, immutable")
@@ -31,12 +30,13 @@ OCTETS = ("application/octet-stream", "public, max-age=31536000, immutable")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A log of 700 entries with much beside it that is nobody's business."""
-    data = make_log(tmp_path_factory.mktemp("log") / "data", 5, 260, 700)
+    data = make_log(tmp_path_factory.mktemp("log") / "data", 700)
     public = data / PUBLIC
     (public / ".htpasswd").write_text("secret")
     (public / "notes.txt").write_text("secret")
     (public / "tile/0/.000.new").write_text("secret")
-    (public / "tile/0/900").symlink_to(data / DATABASE)
+    (data / "sequencer.db").write_text("secret")
+    (public / "tile/0/900").symlink_to(data / "sequencer.db")
     (public / "tile/0/901").symlink_to("900")
     (public / "tile/0/902").symlink_to("nowhere")
     (public / "tile/0/903").symlink_to("000")
@@ -142,7 +142,6 @@ def test_anything_else_is_not_found(url, path):
     response, body = ask(url, path)
     assert response.status == 404
     assert b"secret" not in body
-    assert b"SQLite" not in body
     assert response.headers["Cache-Control"] == "no-cache"
     assert response.headers["Access-Control-Allow-Origin"] == "*"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
@@ -224,7 +223,7 @@ def test_index_page_says_what_is_here(url):
     """A browser is shown origin, size and paths, as plain text."""
     response, body = ask(url, "/")
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
-    assert body.startswith(b"test.example/log: 700 entries, root ")
+    assert body.startswith(b"log.example.org/vitalseal: 700 entries, root ")
     assert b"tile/entries/<index>[.p/<width>]" in body
 
 

@@ -12,10 +12,11 @@ from ledger.add_checkpoint import MAX_BODY, AddCheckpoint
 from ledger.checkpoint import Checkpoint
 from ledger.errors import MalformedError
 from ledger.note import ED25519_COSIGNATURE, ED25519_NOTE, ML_DSA_44, Note, NoteSigner, Signature, parse_note
+from ledger.service import witness_app
 from ledger.service.witness import known_logs, parse_logs
 from ledger.service.witness_limits import Limits
 from tests.ledger.builders import seed
-from tests.service.witnessing import NAME, NOW, Client, Desk, Log, body, cosigned_at, own_keys, stopped_clock
+from tests.service.witnessing import NAME, NOW, Client, Desk, Log, body, cosigned_at, own_keys, stopped_clock, wait_for
 
 EMPTY = hashlib.sha256(b"").digest()
 
@@ -60,8 +61,8 @@ def test_same_checkpoint_again_is_cosigned_at_the_new_time(desk, log):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda good: b"",
-        lambda good: b"old 5",
+        lambda good: good[:0],
+        lambda good: good[:5],
         lambda good: good.replace(b"old 5", b"old 05"),
         lambda good: good.replace(b"old 5", b"old +5"),
         lambda good: good.replace(b"old 5", b"old -1"),
@@ -320,6 +321,30 @@ def test_body_over_the_limit_is_413_without_being_read(desk, log):
     assert desk.ask(b"x" * MAX_BODY)[0] == 400
 
 
+def test_body_that_does_not_come_is_408(desk, log, monkeypatch):
+    """Who sends no end holds a connection for a limited time."""
+    monkeypatch.setattr(witness_app, "BODY_WITHIN_S", 0.01)
+    with Client(desk.url) as client:
+        client._connection.putrequest("POST", "/add-checkpoint")
+        client._connection.putheader("Content-Length", "100")
+        client._connection.endheaders(b"old 5\n")
+        with client._connection.getresponse() as answer:
+            assert (answer.status, answer.headers["Connection"]) == (408, "close")
+    monkeypatch.undo()
+    assert desk.ask(log.body(5, 9))[0] == 200
+
+
+def test_client_that_leaves_within_its_body_is_no_fault_of_ours(desk, log, caplog):
+    """Nothing is logged, and the next one is answered."""
+    with Client(desk.url) as client:
+        client._connection.putrequest("POST", "/add-checkpoint")
+        client._connection.putheader("Content-Length", "100")
+        client._connection.endheaders(b"old 5\n")
+    wait_for(lambda: (400, 1) in desk.witness.counts())
+    assert desk.ask(log.body(5, 9))[0] == 200
+    assert caplog.records == []
+
+
 def test_other_methods_and_paths_are_refused_in_one_line(desk):
     """405 and 404 have a line of text like every answer."""
     assert desk.http.request("GET", "add-checkpoint")[::2] == (405, "Method Not Allowed\n")
@@ -409,12 +434,12 @@ def test_limit_is_429_with_the_seconds_to_wait_and_then_lifts(tmp_path, log):
     """Another log's requests are not counted."""
     clock, buckets = stopped_clock()
     other = Log("log.example/b")
-    with Desk(tmp_path / "w", log, other, limits=Limits(log=0.5), buckets=buckets) as desk:
+    with Desk(tmp_path / "w", log, other, limits=Limits(log=0.25), buckets=buckets) as desk:
         assert desk.ask(log.body(0, 1))[0] == 200
         status, headers, _ = desk.http.request("POST", "add-checkpoint", log.body(1, 2))
-        assert (status, headers["Retry-After"]) == (429, "2")
+        assert (status, headers["Retry-After"]) == (429, "4")
         assert desk.ask(other.body(0, 1))[0] == 200
-        clock.at += 2
+        clock.at += 4
         assert desk.ask(log.body(1, 2))[0] == 200
 
 

@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -85,7 +87,7 @@ class Desk:
         if not data.exists():
             create_witness(data, NAME, None)
 
-    def __enter__(self) -> "Desk":
+    def __enter__(self) -> Self:
         self._stack = ExitStack()
         self.store = self._stack.enter_context(WitnessStore(self.data))
         signers = load_signers(self.data, self.store)
@@ -117,7 +119,7 @@ class Client:
     def __init__(self, url: str) -> None:
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -185,12 +187,14 @@ def stopped_clock() -> tuple[Time, Buckets]:
     return clock, Buckets(clock)
 
 
-def run_child(arguments: Sequence[str], output: int) -> None:
-    """The command line in this process, its stdout and stderr written to the file handle `output`."""
+def run_child(arguments: Sequence[str], output: DupFd) -> None:
+    """The command line in this process, its stdout and stderr written to `output`."""
     from vitalseal.cli import main
 
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    handle = output.detach()
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", closefd=False)
     sys.exit(main(arguments))

@@ -21,7 +21,7 @@ from ledger.checkpoint import Checkpoint
 from ledger.entry import BatchEntry
 from ledger.kinds import BY_NAME
 from ledger.merkle import hash_leaf, hash_node
-from ledger.writer.create import LOG_KEY, load_signer
+from ledger.writer.create import load_log_keys
 from simulators.account import settle
 from simulators.broker import HOST, free_port
 
@@ -218,8 +218,8 @@ def test_account_of_a_store_that_tells_another_history(copy):
     root = hash_leaf(BatchEntry(batch.header, batch.signature).encode())
     for sibling in path:
         root = hash_node(sibling, root)
-    signer = load_signer(copy / LOG_KEY)
-    forged = Checkpoint(signer.verifier.name, size, root).sign(signer).encode()
+    signers = load_log_keys(copy).signers
+    forged = Checkpoint(signers[0].verifier.name, size, root).sign(*signers).encode()
     change(copy, "INSERT INTO checkpoints VALUES (99999, ?)", forged)
     statement = "UPDATE batches SET checkpoint = 99999, inclusion = ? WHERE log_index = ?"
     change(copy, statement, b"".join(path), batch.log_index)

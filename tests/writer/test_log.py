@@ -16,7 +16,7 @@ from ledger.entry import Commitment
 from ledger.errors import LedgerError
 from ledger.policy import parse_policy
 from ledger.tiles import parse_tile_path
-from ledger.writer.create import LOG_KEY, POLICY, create_log, load_signer
+from ledger.writer.create import POLICY, create_log, load_log_keys
 from ledger.writer.files import read_file
 from ledger.writer.local import DATABASE, PUBLIC, LocalStorage
 from ledger.writer.log import LogWriter
@@ -32,7 +32,7 @@ def commitments(start: int, count: int) -> list[Submission]:
 
 
 def open_writer(storage: LocalStorage, data: Path, now_ns: Callable[[], int] = lambda: NOW_NS) -> LogWriter:
-    return LogWriter(storage, load_signer(data / LOG_KEY), now_ns)
+    return LogWriter(storage, load_log_keys(data).signers, now_ns)
 
 
 def fsck(data: Path) -> int:
@@ -131,8 +131,11 @@ class FailingStorage:
     def append(self, group: Sequence[Submission]) -> object:
         return self._call(lambda: self._inner.append(group))
 
-    def record(self, checkpoint: Recorded) -> object:
-        return self._call(lambda: self._inner.record(checkpoint))
+    def record(self, checkpoint: Recorded, text: str) -> object:
+        return self._call(lambda: self._inner.record(checkpoint, text))
+
+    def publish(self, checkpoint: Recorded) -> object:
+        return self._call(lambda: self._inner.publish(checkpoint))
 
     def write(self, files: Iterable[tuple[str, bytes]]) -> object:
         return self._call(lambda: self._inner.write(list(files)))
@@ -153,7 +156,7 @@ def test_every_storage_call_may_fail_and_the_next_start_finishes(tmp_path: Path,
         with LocalStorage(data) as storage:
             failing = FailingStorage(storage, fail_at, after=after)
             try:
-                writer = LogWriter(failing, load_signer(data / LOG_KEY), lambda: NOW_NS)  # type: ignore[arg-type]
+                writer = LogWriter(failing, load_log_keys(data).signers, lambda: NOW_NS)  # type: ignore[arg-type]
                 for count in (1, 200, 60, 256, 3):
                     writer.append(commitments(committed, count))
                     committed += count
@@ -178,13 +181,13 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from ledger.entry import Commitment
-from ledger.writer.create import LOG_KEY, load_signer
+from ledger.writer.create import load_log_keys
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import Submission
 data = Path(sys.argv[1])
 with LocalStorage(data) as storage:
-    writer = LogWriter(storage, load_signer(data / LOG_KEY), time.time_ns)
+    writer = LogWriter(storage, load_log_keys(data).signers, time.time_ns)
     while True:
         size = writer.size
         group = [Submission(Commitment(n.to_bytes(32, "big")).encode()) for n in range(size, size + 37)]
@@ -366,7 +369,7 @@ def test_log_key_that_others_may_read_is_refused(data: Path) -> None:
     """A private key with a public mode is one that someone may have copied."""
     (data / LOG_KEY).chmod(0o644)
     with pytest.raises(StorageError, match="chmod 600"):
-        load_signer(data / LOG_KEY)
+        load_log_keys(data).signers
 
 
 def test_numbers_beyond_the_database_find_nothing(data: Path) -> None:
