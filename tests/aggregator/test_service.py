@@ -33,7 +33,7 @@ from .devices import ORIGIN
 @asynccontextmanager
 async def serving(data, broker):
     """An aggregator in threads of this process; what ended it is raised."""
-    config = AggregatorConfig(data, BrokerConfig(broker.host, broker.port), interval_s=0.1)
+    config = AggregatorConfig(data, BrokerConfig(broker.host, broker.port), interval_s=0.1, quiet_interval_s=0.1)
     with LocalStorage(data) as storage, closing(Registry(data)) as registry:
         writer = LogWriter(storage, load_log_keys(data).signers, lambda: 2**60)
         service = Service(config, storage, writer, registry)
@@ -219,7 +219,7 @@ def connected(child):
 async def test_aggregator_killed_again_and_again_has_every_batch_once(data, device, other, broker):
     """SIGKILL at changing moments under traffic: devices send again, and the log has each batch in one entry."""
     config = data / "aggregator.toml"
-    config.write_text(f'data = "."\ninterval_s = 0.1\n[broker]\nhost = "{broker.host}"\nport = {broker.port}\n')
+    config.write_text(f'data = "."\ninterval_s = 0.1\nquiet_interval_s = 0.1\n[broker]\nhost = "{broker.host}"\nport = {broker.port}\n')
     batches = {each.name: [each.batch(2) for _ in range(60)] for each in (device, other)}
     async with Conversation(broker, "wrist-1", "wrist-2") as talk:
         for kill_after in (1, 7, 20, 45):

@@ -61,7 +61,7 @@ def test_run_without_a_broker_waits_and_stops_cleanly(config, tmp_path, vitalsea
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-        config.write_text(f'data = "data"\ninterval_s = 0.1\n[broker]\nport = {port}\n')
+        config.write_text(f'data = "data"\ninterval_s = 0.1\nquiet_interval_s = 0.1\n[broker]\nport = {port}\n')
         child = subprocess.Popen(
             [sys.executable, "-m", "vitalseal", "aggregator", "run", "--config", str(config)],
             stderr=subprocess.PIPE,
@@ -149,7 +149,7 @@ def test_assign_mistakes_are_one_line(vitalseal, config, words, says):
 
 def test_running_aggregator_commits_an_assignment_to_the_log(vitalseal, config, mosquitto, tmp_path):
     """Each change of who wears a sensor becomes a salted hash on the log."""
-    config.write_text(f'data = "data"\ninterval_s = 0.1\n[broker]\nport = {mosquitto.port}\n')
+    config.write_text(f'data = "data"\ninterval_s = 0.1\nquiet_interval_s = 0.1\n[broker]\nport = {mosquitto.port}\n')
     assert vitalseal("aggregator", "assign", "--config", config, "aa", "p", "--from", "2026-11-01T00:00:00Z").code == 0
     child = subprocess.Popen(
         [sys.executable, "-m", "vitalseal", "aggregator", "run", "--config", str(config)],

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import msgpack
 
 from tests.ledger import builders as b
-from tests.vectors import curve
+from tests.vectors import curve, signatures
 
 pack = msgpack.packb
 ZERO, ONES = bytes(32), b"\xff" * 32
@@ -355,31 +355,22 @@ def envelopes() -> list[dict]:
 def entries() -> list[dict]:
     """Section 7."""
     batch = b.sealed([b.scalar()])
-    enrolment = b.small_log(0)[0]
-    event = msgpack.unpackb(enrolment)
-    statement = msgpack.unpackb(event[2])
     digest = hashlib.sha256(b"vitalseal/v1/assignment\n" + bytes(16) + b"statement").digest()
-    enrolled = {
-        "type": "enrolment",
-        "origin": statement[1],
-        "algorithm": statement[2],
-        "public_key": statement[3],
-        "registrar_key": statement[4],
-        "key_id": b.key_id(1, statement[3]),
-        "leaf_hash": b.hash_entry(enrolment),
-    }
     entry = b.entry_of(batch)
     committed = {"type": "commitment", "digest": digest}
     parts = {"type": "batch", "header": batch.header, "signature": batch.signature, "leaf_hash": b.hash_entry(entry)}
-    vectors = [good("batch", entry, parts), good("enrolment", enrolment, enrolled)]
-    vectors.append(good("commitment", pack([6, 1, digest]), committed))
+    vectors = [good("batch", entry, parts), good("commitment", pack([6, 1, digest]), committed)]
     for name, fields in {
         "unknown type": [77, 1, b"?"],
-        "reserved type": [3, 1, ZERO],
+        "reserved type": [5, 1, ZERO],
+        "key state of another version": [3, 2, "?"],
+        "equivocation of another version": [4, 0],
+        "closing of another version": [7, 2],
+        "opening of another version": [8, 65535, None],
+        "key event of another version": [2, 2, b"?", []],
         "greatest type and version": [65535, 65535],
         "batch of another version": [1, 2, "?"],
         "commitment of version 0": [6, 0],
-        "key event of a later kind": [2, 1, pack([2, "?"]), bytes(64), bytes(64)],
     }.items():
         data = pack(fields)
         vectors.append(good(name, data, {"type": "unknown", "leaf_hash": b.hash_entry(data)}))
@@ -397,13 +388,6 @@ def entries() -> list[dict]:
         "batch with a header too long": pack([1, 1, bytes(897), bytes(64)]),
         "digest too short": pack([6, 1, bytes(31)]),
         "digest is text": pack([6, 1, "d" * 32]),
-        "event is no array": pack([2, 1, pack(1), bytes(64), bytes(64)]),
-        "event is not canonical": pack([2, 1, b"\x92\xcc\x02\xc0", bytes(64), bytes(64)]),
-        "enrolment with a short signature": pack(changed(event, 3, bytes(63))),
-        "enrolment of an unknown algorithm": pack(changed(event, 2, pack(changed(statement, 2, 2)))),
-        "enrolment of a small-order key": pack(changed(event, 2, pack(changed(statement, 3, ZERO)))),
-        "enrolment by a small-order registrar": pack(changed(event, 2, pack(changed(statement, 4, ZERO)))),
-        "enrolment for no origin": pack(changed(event, 2, pack(changed(statement, 1, "")))),
         "too long": pack([77, 1, bytes(65535)]),
         "something after it": pack([77, 1]) + b"\xc0",
     }
@@ -445,8 +429,13 @@ def keys() -> list[dict]:
         ("33 bytes", 1, key + b"\0"),
         ("algorithm 0", 0, key),
         ("algorithm 2", 2, key),
+        ("algorithm 3", 3, key),
+        ("algorithm 255", 255, key),
     ):
         vectors.append({"name": name, "algorithm": algorithm, "public_key": data.hex(), "result": "malformed"})
+    for name, data, usable in signatures.p256_keys():
+        known = {"result": "ok", "key_id": b.key_id(2, data).hex()} if usable else {"result": "malformed"}
+        vectors.append({"name": name, "algorithm": 2, "public_key": data.hex(), **known})
     return vectors
 
 
