@@ -115,7 +115,6 @@ class Peer:
         """The latest checkpoint of the log that it cosigned, by log and witness; None if it never saw the log."""
         reply = yield Question(None)
         if reply.status == NOT_FOUND:
-            self._size = 0
             return None
         _expect_ok(reply)
         try:
