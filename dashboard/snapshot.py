@@ -37,6 +37,7 @@ class Snapshot:
         checkpoint: the latest.
         proof_p50_s, proof_p95_s: from sealing at the gateway to a published checkpoint; None before the first.
         rejects: batches that were not taken, by reason.
+        witnesses: what each does, by name.
     """
 
     phase: str = "starting"
@@ -48,6 +49,7 @@ class Snapshot:
     proof_p50_s: float | None = None
     proof_p95_s: float | None = None
     rejects: dict[str, int] = field(default_factory=dict)
+    witnesses: dict[str, str] = field(default_factory=dict)
 
     @property
     def accepted(self) -> int:
@@ -76,6 +78,7 @@ class Snapshot:
             "log": f"{self.log_size:,} entries",
             "checkpoint": f"size {checkpoint.size:,}, root {checkpoint.root[:16]}…" if checkpoint.root else "none yet",
             "proof": f"{_seconds(self.proof_p50_s)} median, {_seconds(self.proof_p95_s)} for 95 %",
+            "witnesses": _witnesses(self.witnesses),
             "rejects": rejects or "none",
         }
 
@@ -88,8 +91,14 @@ TITLES = {
     "log": "Log",
     "checkpoint": "Latest checkpoint",
     "proof": "Proof after",
+    "witnesses": "Witnesses",
     "rejects": "Rejected batches",
 }
+
+
+def _witnesses(states: dict[str, str]) -> str:
+    away = "".join(f"; {name}: {state}" for name, state in states.items() if state != "cosigns")
+    return f"{sum(state == 'cosigns' for state in states.values())} of {len(states)} cosign{away}" if states else "none"
 
 
 def _seconds(value: float | None) -> str:

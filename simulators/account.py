@@ -2,7 +2,8 @@
 
     accepted    every reading body in every device's outbox
     read back   every reading in the reading store, its proof put together from the store alone
-    verified    that proof, as bytes, through the verifier that auditors use, under the log's policy
+    verified    that proof, as bytes, through the verifier that auditors use, every one of its steps: under the log's
+                policy, with its registrars and the status of the device's key
 
 Nothing is taken from what a running program said of itself. The log is recomputed from its entries besides, so that
 the store cannot leave out what the log holds.
@@ -10,7 +11,7 @@ the store cannot leave out what the log holds.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +23,16 @@ from ledger.checkpoint import parse_checkpoint
 from ledger.errors import LedgerError, VerificationError
 from ledger.fsck import LogReport, fsck, open_log
 from ledger.kinds import kind_name
-from ledger.note import parse_note
-from ledger.policy import Policy, parse_policy
+from ledger.note import VerifierKey, parse_note
+from ledger.policy import Policy, parse_policy, parse_trust
 from ledger.reading import Reading
+from ledger.status import KeyStatus, verify_status
 from ledger.tiles import TileReader
 from ledger.verify import verify_proof
-from ledger.writer.create import POLICY
+from ledger.writer.create import POLICY, POLICY_PQ, TRUST
 from ledger.writer.files import list_files, read_file
-from ledger.writer.local import PUBLIC
+from ledger.writer.local import PUBLIC, LocalReader
+from ledger.writer.prove import Prover
 
 PROOFS = "proofs"
 SUFFIX = ".tlog-proof"
@@ -71,10 +74,12 @@ def settle(data: Path, outboxes: Mapping[str, Path], progress: Progress) -> Acco
     problems: list[str] = []
     accepted, kinds = _accepted(outboxes)
     policy = parse_policy((data / POLICY).read_bytes())
-    report, tree = _check_log(data, policy, problems)
-    found = _ReadBack(policy, problems)
+    trust = parse_trust((data / TRUST).read_bytes())
+    report, tree = _check_log(data, policy, trust, problems)
     proofs = data / PROOFS
     proofs.mkdir(exist_ok=True)
+    statuses = _key_statuses(data, policy, proofs, problems)
+    found = _ReadBack(policy, trust, statuses, problems)
     with EmbeddedStore(data, readonly=True) as store:
         total = sum(accepted.values())
         batch: StoredBatch | None = None
@@ -87,6 +92,7 @@ def settle(data: Path, outboxes: Mapping[str, Path], progress: Progress) -> Acco
     if tree is not None:
         _check_checkpoints(found.checkpoints, tree, problems)
     paths = found.write_proofs(proofs)
+    _check_post_quantum(data, paths, problems)
     lost, duplicates = _compare(accepted, found.marks, problems)
     if missing := kinds - set(found.first_of_kind):
         problems.append(f"no proof of {', '.join(sorted(missing))}")
@@ -109,8 +115,14 @@ def settle(data: Path, outboxes: Mapping[str, Path], progress: Progress) -> Acco
 class _ReadBack:
     """What the store holds, reading by reading."""
 
-    def __init__(self, policy: Policy, problems: list[str]) -> None:
+    def __init__(
+        self, policy: Policy, trust: Sequence[VerifierKey], statuses: Sequence[KeyStatus], problems: list[str]
+    ) -> None:
         self._policy = policy
+        self._trust = trust
+        self._statuses = statuses
+        # Without a witness there is no time that step 8 could compare with.
+        self._strict = policy.quorum is not None
         self._problems = problems
         self.readings = 0
         self.verified = 0
@@ -128,7 +140,9 @@ class _ReadBack:
                 raise VerificationError("the store has no batch record")
             self.checkpoints.add(batch.checkpoint)
             proof = prove(stored, batch).encode()
-            reading = verify_proof(proof, self._policy).reading
+            reading = verify_proof(
+                proof, self._policy, trust=self._trust, statuses=self._statuses, strict=self._strict
+            ).reading
             if reading is None or reading.encode() != stored.body:
                 raise VerificationError("the proof is of something else")
         except (LedgerError, IndexError) as error:
@@ -161,14 +175,42 @@ def _accepted(outboxes: Mapping[str, Path]) -> tuple[Counter[_Mark], set[str]]:
     return accepted, kinds
 
 
-def _check_log(data: Path, policy: Policy, problems: list[str]) -> tuple[LogReport | None, TileReader | None]:
+def _key_statuses(data: Path, policy: Policy, proofs: Path, problems: list[str]) -> list[KeyStatus]:
+    """The proven status of every key, each written to `proofs` for whoever verifies with `--trust`."""
+    statuses = []
+    with LocalReader(data) as log:
+        prover = Prover(log, policy.logs[0][0].name)
+        for record in prover.keys:
+            try:
+                file = prover.status(record.key_id)
+                statuses.append(verify_status(file, policy))
+            except LedgerError as error:
+                problems.append(f"status of key {record.key_id.hex()[:16]}: {error}")
+            else:
+                (proofs / f"key-{record.key_id.hex()[:16]}{SUFFIX}").write_bytes(file.encode())
+    return statuses
+
+
+def _check_post_quantum(data: Path, paths: Sequence[Path], problems: list[str]) -> None:
+    """The proofs hold under the policy that counts post-quantum signatures only."""
+    policy = parse_policy((data / POLICY_PQ).read_bytes())
+    for path in paths:
+        try:
+            verify_proof(path.read_bytes(), policy)
+        except LedgerError as error:
+            problems.append(f"{path.name} under {POLICY_PQ}: {error}")
+
+
+def _check_log(
+    data: Path, policy: Policy, trust: Sequence[VerifierKey], problems: list[str]
+) -> tuple[LogReport | None, TileReader | None]:
     public = data / PUBLIC
 
     def fetch(path: str) -> bytes | None:
         return read_file(public, path)
 
     try:
-        return fsck(fetch, policy, paths=list_files(public)), open_log(fetch, policy)[1]
+        return fsck(fetch, policy, trust=trust, paths=list_files(public)), open_log(fetch, policy)[1]
     except LedgerError as error:
         problems.append(f"fsck: {error}")
         return None, None

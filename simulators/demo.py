@@ -2,6 +2,7 @@
 
     <data>/            the aggregator's data: log/, policy.txt, trust.txt, readings.db; proofs/ at the end
     <data>/devices/    one directory for each device
+    <data>/witnesses/  three of them, of which two have to cosign each checkpoint
     <data>/logs/       what broker and aggregator say
 
 Every program is a process of its own, the same as in production, and is started again when it dies: kill any of
@@ -23,16 +24,19 @@ from types import FrameType
 
 from aggregator.setup import CONFIG, initialise
 from dashboard.server import StatusServer
+from ledger.writer.create import POLICY, POLICY_PQ
 from simulators.account import Account, settle
 from simulators.broker import HOST, Choice, check_free, free_port, start_broker
 from simulators.fleet import Target, lay_out
 from simulators.pipeline import Pipeline
 from simulators.terminal import make_view
+from simulators.witnesses import QUORUM, lay_out_witnesses, stop_witnesses
 from vitalseal.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 DEVICES = "devices"
+WITNESSES = "witnesses"
 LOGS = "logs"
 DEFAULT_PORT = 8765
 # Some three hundred readings a second from six devices, in six messages: far from what amqtt can carry.
@@ -68,10 +72,22 @@ def run_demo(settings: Settings) -> Account:
         stack.callback(broker.stop)
         # Fresh, as every log's name must be: two histories under one name are what auditors look for.
         origin = f"demo.vitalseal.example/{secrets.token_hex(6)}"
-        initialise(data / CONFIG, data, origin, HOST, broker.port, broker.protocol)
+        witnesses = lay_out_witnesses(data / WITNESSES, [data / POLICY, data / POLICY_PQ])
+        stack.callback(stop_witnesses, witnesses)
+        initialise(
+            data / CONFIG,
+            data,
+            origin,
+            HOST,
+            broker.port,
+            broker.protocol,
+            witnesses=[witness.lines for witness in witnesses],
+            quorum=QUORUM,
+            quiet_interval_s=1.0,
+        )
         target = Target(data, origin, HOST, broker.port, broker.protocol)
         fleet = lay_out(data / DEVICES, target, count=settings.devices, speed=SPEED, loop=True)
-        pipeline = Pipeline(data, data / LOGS / "aggregator.log", broker, fleet, view)
+        pipeline = Pipeline(data, data / LOGS / "aggregator.log", broker, fleet, view, witnesses)
         stack.callback(pipeline.stop)
         page = StatusServer(lambda: pipeline.snapshot, _page_port(settings.port))
         url = stack.enter_context(page).url

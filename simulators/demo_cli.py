@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from ledger.writer.create import POLICY
+from ledger.writer.create import POLICY, POLICY_PQ, TRUST
 from simulators.account import Account
 from simulators.cli import device_count, positive
 from simulators.demo import DEFAULT_PORT, Settings, run_demo
@@ -49,7 +49,8 @@ def _tell_what_is_there(data: Path, account: Account) -> None:
     # A heart rate is what people know best; a broken run may have no proof at all.
     shown = sorted(account.proofs, key=lambda path: not path.name.startswith("heart_rate"))[:1]
     program = _program()
-    commands = [f"{program} verify {path} --policy {data / POLICY}" for path in shown]
+    commands = [f"{program} verify {path} --policy {data / POLICY} --trust {data / TRUST} --strict" for path in shown]
+    commands += [f"{program} verify {path} --policy {data / POLICY_PQ}" for path in shown]
     commands.append(f"{program} ledger fsck {data / 'log'} --policy {data / POLICY}")
     print(f"\nEverything is in {data}, {len(account.proofs)} kinds of proof in {data / 'proofs'}.", file=sys.stderr)
     print("Check it yourself, with nothing of this running:", file=sys.stderr)

@@ -29,7 +29,7 @@ from vitalseal.errors import UserError
 STOP = "stop"
 CONFIG = "edge.toml"
 # Recordings are moved so that they began a day ago: the past is long enough that no replay runs into the future.
-BEGAN_S = 86_400
+BEGAN_S = 30 * 86_400
 # Devices of one model do not measure in step.
 STAGGER_NS, STAGGERED = 61 * 10**9, 60
 ENROLLED_WITHIN_S = 15.0

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from simulators.broker import Broker
 from simulators.fleet import Device, Fleet
 from simulators.process import Child
 from simulators.terminal import View
+from simulators.witnesses import WitnessProcess, stop_witnesses
 from vitalseal.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -43,12 +45,21 @@ PROJECTED_WITHIN_S = 300.0
 class Pipeline:
     """The running programs and what is known of them; used from the main thread, `snapshot` read by the page's."""
 
-    def __init__(self, data: Path, log: Path, broker: Broker, fleet: Fleet, view: View) -> None:
+    def __init__(
+        self,
+        data: Path,
+        log: Path,
+        broker: Broker,
+        fleet: Fleet,
+        view: View,
+        witnesses: Sequence[WitnessProcess] = (),
+    ) -> None:
         self.snapshot = Snapshot()  # replaced whole, never changed, so another thread may read it at any time
         self._data = data
         self._broker = broker
         self._fleet = fleet
         self._view = view
+        self._witnesses = witnesses
         command = [sys.executable, "-m", "vitalseal", "aggregator", "run", "--config", str(data / CONFIG)]
         self._aggregator = Child("aggregator", command, log)
         self._started_s = time.monotonic()
@@ -58,6 +69,8 @@ class Pipeline:
 
         The aggregator first, until it has subscribed: what a broker gets before that, it throws away.
         """
+        for witness in self._witnesses:
+            witness.child.start()
         self._aggregator.start()
         deadline_s = time.monotonic() + SERVING_WITHIN_S
         while not self._serving() and not stop.wait(LOOK_EVERY_S):
@@ -67,9 +80,10 @@ class Pipeline:
         self._fleet.start()
 
     def stop(self) -> None:
-        """Nothing runs any more but the broker."""
+        """Nothing runs any more but the broker; the witnesses last, so that the last checkpoint is cosigned."""
         self._fleet.stop(STOP_WITHIN_S)
         self._aggregator.stop(STOP_WITHIN_S)
+        stop_witnesses(self._witnesses)
 
     def run_sources(self, seconds: float | None, stop: threading.Event) -> None:
         """Sources have run for `seconds` since the first reading, or until `stop`."""
@@ -127,6 +141,8 @@ class Pipeline:
     def _look(self, phase: str) -> None:
         """Dead programs are started again, and the numbers are those of now."""
         self._broker.child.revive()
+        for witness in self._witnesses:
+            witness.child.revive()
         self._aggregator.revive()
         self._fleet.supervise()
         self.snapshot = self._take_snapshot()
@@ -151,6 +167,7 @@ class Pipeline:
             readings_per_s=status.readings_per_s,
             log_size=max(status.log_size, published.size),  # the status may be the older by a moment
             checkpoint=published,
+            witnesses={item["name"]: "cosigns" if item["ok"] else item["error"] for item in status.witnesses},
             proof_p50_s=status.latency_p50_s,
             proof_p95_s=status.latency_p95_s,
             rejects={k: n for k, n in status.decisions.items() if k not in {"admitted", "repeated"}},

@@ -56,16 +56,16 @@ def rough(
     info: list | None = None,
     leaf: int = 1,
     header: dict[int, object] | None = None,
-    key: curve.OddKey | b.Ed25519Signer | None = None,
+    key: curve.OddKey | b.Device | None = None,
 ) -> ReadingProof:
     """A proof of items of whatever form, with items of the header replaced: in every hash and signature consistent.
 
-    `key` is the device's: anything with `public_key` and `sign`.
+    `key` is the device's: anything with `algorithm`, `public_key` and `sign`.
     """
     header, key = header or {}, key or b.device()
     bodies = [b.pack(info or (INFO if readings else NOTHING)), *map(b.pack, readings)]
     salts = [bytes([at]) * 16 for at in range(len(bodies))]
-    place = b.key_id(1, key.public_key)
+    place = b.key_id(key.algorithm, key.public_key)
     place += (header.get(3, 0) % 2**32).to_bytes(4, "big") + (header.get(4, 0) % 2**64).to_bytes(8, "big")
     leaves = [
         hashlib.sha256(b"\0vitalseal/v1/leaf\n" + place + at.to_bytes(4, "big") + salt + body).digest()
@@ -77,7 +77,7 @@ def rough(
     packed = b.pack(fields)
     signature = key.sign(b"vitalseal/v1/header\n" + packed)
     path = tuple(b.naive_path(leaf, leaves))
-    return relogged(LeafProof(1, key.public_key, packed, signature, leaf, salts[leaf], path, bodies[leaf]))
+    return relogged(LeafProof(key.algorithm, key.public_key, packed, signature, leaf, salts[leaf], path, bodies[leaf]))
 
 
 def _edges() -> Iterator[Case]:
@@ -157,6 +157,7 @@ def _odd_keys() -> Iterator[Case]:
 class _Signing:
     public_key: bytes
     sign: Callable[[bytes], bytes]
+    algorithm: int = 1
 
 
 def _signing(key: curve.OddKey, sign: Callable[[bytes], bytes]) -> _Signing:

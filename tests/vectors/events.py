@@ -1,4 +1,4 @@
-"""The vectors of entries about keys and about the log itself, and of the records in a key state (FORMAT.md section 7)."""
+"""The vectors of entries about keys and about the log itself, and of key records (FORMAT.md section 7)."""
 
 from collections.abc import Callable, Sequence
 
@@ -39,7 +39,6 @@ def event_fields(fields: Sequence, entry: bytes) -> dict:
 
 
 def _events() -> list[dict]:
-    key = p256.encoded(p256.BASE)
     events = {
         "enrolment": (ENROL, (DEVICE, REGISTRAR)),
         "enrolment of a P-256 key": (changed(changed(ENROL, 2, 2), 3, ELEMENT.public_key), (ELEMENT, REGISTRAR)),

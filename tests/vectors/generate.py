@@ -13,7 +13,20 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parents[1]))
 
-from tests.vectors import binary, edges, proofs, texts  # noqa: E402 - the line above makes them findable
+from tests.vectors import (  # noqa: E402 - the line above makes them findable
+    binary,
+    completeness,
+    edges,
+    events,
+    logs,
+    mldsa,
+    postquantum,
+    proofs,
+    signatures,
+    status,
+    texts,
+    trusted,
+)
 
 FILES: dict[str, Callable[[], object]] = {
     "canonical": binary.canonical,
@@ -21,8 +34,11 @@ FILES: dict[str, Callable[[], object]] = {
     "infos": binary.infos,
     "headers": binary.headers,
     "envelopes": binary.envelopes,
-    "entries": binary.entries,
+    "entries": lambda: [*binary.entries(), *events.entries()],
+    **events.FILES,
+    **logs.FILES,
     "keys": binary.keys,
+    "signatures": signatures.signatures,
     "vkeys": texts.vkeys,
     "notes": texts.notes,
     "checkpoints": texts.checkpoints,
@@ -38,8 +54,12 @@ FILES: dict[str, Callable[[], object]] = {
 def generated() -> dict[str, bytes]:
     """Every file of the vectors but the prose, by its path below this folder."""
     files = {f"{name}.json": jsonlines(make()) for name, make in FILES.items()}
-    good, bad = ((*proofs.good(), *edges.good()), (*proofs.bad(), *edges.bad()))
-    return files | proofs.files_of(good, bad)
+    leaves = (proofs, edges, postquantum, trusted)
+    good, bad = ([case for room in leaves for case in make(room)] for make in (lambda r: r.good(), lambda r: r.bad()))
+    files |= proofs.files_of("proofs", good, bad)
+    files |= proofs.files_of("key-statuses", status.good(), status.bad())
+    files |= proofs.files_of("completeness", completeness.good(), completeness.bad())
+    return files | {mldsa.KEPT.name: mldsa.kept()}
 
 
 def jsonlines(value: object) -> bytes:

@@ -48,7 +48,7 @@ def point_at(x: int) -> Point:
 
 
 def encoded(point: Point, form: int = 0) -> bytes:
-    """The compressed form of a point; with `form` 4 the uncompressed one, with 6 the hybrid one (SEC 1 section 2.3.3)."""
+    """The compressed form of a point; with `form` 4 the uncompressed one, with 6 the hybrid one (SEC 1 2.3.3)."""
     assert point is not None
     x, y = point
     if form:
@@ -72,7 +72,7 @@ def key_for(message: bytes, commitment: Point, r: int, s: int) -> Point:
     return add(times(s * inverse, commitment), times(-hashed(message) * inverse, BASE))
 
 
-def _first(xs: range, found: bool) -> int:
+def _first(xs: range, *, found: bool) -> int:
     return next(x for x in xs if (point_at(x) is not None) == found)
 
 

@@ -18,19 +18,21 @@ SEEN = tuple(zip(WITNESSES, (b.NOW + 20, b.NOW + 10, b.NOW + 30), strict=True))
 NONE, QUORATE = b.policy_text(), b.two_of_three()
 LONG_ORIGIN = "log.example.org/" + "o" * 239
 
-Case = tuple[str, bytes, str | bytes, dict]  # name, proof file, policy, what a verifier must find
+# Name, proof file, policy, what a verifier must find; and other files beside it, by their suffix, if there are any.
+Case = tuple[str, bytes, str | bytes, dict] | tuple[str, bytes, str | bytes, dict, dict[str, bytes]]
 
 
-def files_of(good: Iterable[Case], bad: Iterable[Case]) -> dict[str, bytes]:
-    """Every file below `proofs/`."""
+def files_of(form: str, good: Iterable[Case], bad: Iterable[Case]) -> dict[str, bytes]:
+    """Every file below the folder of one form of proofs."""
     files: dict[str, bytes] = {}
     for folder, cases in (("good", good), ("bad", bad)):
-        for name, proof, policy, expected in cases:
-            path = f"proofs/{folder}/{re.sub('[^a-z0-9.]+', '-', name.lower())}"
+        for name, proof, policy, expected, *beside in cases:
+            path = f"{form}/{folder}/{re.sub('[^a-z0-9.]+', '-', name.lower())}"
             assert f"{path}.json" not in files, name
             files[f"{path}.tlog-proof"] = proof
             files[f"{path}.policy"] = policy if isinstance(policy, bytes) else policy.encode()
             files[f"{path}.json"] = (json.dumps(expected, indent=1) + "\n").encode()
+            files |= {f"{path}.{suffix}": data for suffix, data in (beside[0] if beside else {}).items()}
     return files
 
 
@@ -62,7 +64,7 @@ def among(batch: SealedBatch, size: int, index: int) -> Sealed:
 
 
 def expected(
-    proof: ReadingProof, logged_by: int | None, witnesses: Sequence[str] = (), step8: str | None = None
+    proof: ReadingProof, logged_by: int | None, witnesses: Sequence[str] = (), step7: str = "not checked"
 ) -> dict:
     """What a verifier must report of a proof that holds."""
     leaf, header = proof.leaf, b.Header.decode(proof.leaf.header)
@@ -70,7 +72,7 @@ def expected(
     time = "passed" if logged_by is not None and leaf.leaf_index else "not checked"
     return {
         "result": "proven",
-        "steps": [*["passed"] * 6, "not checked", step8 or time],
+        "steps": [*["passed"] * 6, step7, time],
         "origin": origin,
         "size": size,
         "root": b.unbase64(root).hex(),
@@ -528,7 +530,15 @@ def _malformed() -> Iterator[tuple[str, bytes]]:
     reading = b.unpack(leaf.body)
     for name, changed in {
         "extra of version 2": _with(fields, 0, 2),
+        "extra of form 0": _with(fields, 0, 0),
+        "extra of form 3": _with(fields, 0, 3),
+        "extra of form 4": _with(fields, 0, 4),
+        "extra of a form that is nil": _with(fields, 0, None),
         "algorithm 2": _with(fields, 1, 2),
+        "algorithm 0": _with(fields, 1, 0),
+        "algorithm 3": _with(fields, 1, 3),
+        "algorithm 256": _with(fields, 1, 256),
+        "key of 129 bytes": _with(fields, 2, bytes(129)),
         "algorithm true": _with(fields, 1, True),
         "key of 31 bytes": _with(fields, 2, leaf.public_key[:-1]),
         "small-order key": _with(fields, 2, (1).to_bytes(32, "little")),

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 
 from ledger.note import NoteSigner, Signature, VerifierKey
 from tests.ledger import builders as b
-from tests.vectors import curve
+from tests.vectors import curve, mldsa
 from tests.vectors.binary import ONES, ZERO, shown
 
 SPACES = (0x85, 0xA0, 0x1680, 0x2000, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)  # not in a key name
+PQ_LOG = mldsa.PostQuantum(b.ORIGIN, "log, post-quantum")
+PQ_HOSPITAL = mldsa.PostQuantum(b.HOSPITAL.name, "hospital, post-quantum")
 NOT_SPACES = (0x21, 0x7F, *(at + by for at in SPACES for by in (-1, 1) if at + by not in (*SPACES, 0x2001, 0x2009)))
 
 
@@ -23,6 +25,9 @@ def vkeys() -> list[dict]:
         "base64 with a plus": str(next(key for key in many_keys() if "+" in str(key).split("+", 2)[2])),
         "name beyond ASCII": str(b.log_signer("log.example.org/\u8a9e").verifier),
         "key that is no point of the curve": str(VerifierKey("a", 1, curve.OFF_CURVE)),
+        "log with ML-DSA-44": str(PQ_LOG.vkey),
+        "ML-DSA-44 of ones": str(VerifierKey("a", 6, b"\xff" * 1312)),
+        "ML-DSA-44, a name too long to sign": str(VerifierKey("n" * 256, 6, bytes(1312))),
     }.items():
         key, _, rest = text.partition("+")
         fields = {"name": key, "id": rest[:8], "type": b.unbase64(rest[9:])[0], "key": b.unbase64(rest[9:])[1:]}
@@ -44,11 +49,21 @@ def vkeys() -> list[dict]:
         "line separator in the name": example.replace("/", "\u2028"),
         "newline after it": example + "\n",
         "short key": str(short),
-        "unknown type": str(VerifierKey("a", 2, b.device().public_key)),
+        **{f"unknown type {kind}": str(VerifierKey("a", kind, b.device().public_key)) for kind in (0, 2, 3, 5, 7, 255)},
+        "ML-DSA-44 with a key of 1311 bytes": str(VerifierKey("a", 6, bytes(1311))),
+        "ML-DSA-44 with a key of 1313 bytes": str(VerifierKey("a", 6, bytes(1313))),
+        "ML-DSA-44 with an Ed25519 key": str(VerifierKey("a", 6, b.device().public_key)),
+        "ML-DSA-44 with the id of type 1": _renumbered(PQ_LOG.vkey),
+        "Ed25519 with an ML-DSA-44 key": str(VerifierKey("a", 1, bytes(1312))),
         "small-order key": str(VerifierKey("a", 1, (1).to_bytes(32, "little"))),
         "unused bits set": example[:-1] + "l",
     }
     return vectors + [{"name": name, "text": text, "result": "malformed"} for name, text in wrong.items()]
+
+
+def _renumbered(key: VerifierKey) -> str:
+    other = VerifierKey(key.name, 1, key.public_key)
+    return str(key).replace(key.id.hex(), other.id.hex())
 
 
 def many_keys() -> Iterator:
@@ -177,6 +192,67 @@ def cosignatures() -> list[dict]:
         "over the text alone": bytes(8) + NoteSigner(key.name, b.seed(key.name)).sign(text).signature,
     }.items():
         add(name, Signature(key.name, key.id, blob), "unproven")
+    return vectors + _post_quantum(text)
+
+
+def _post_quantum(text: str) -> list[dict]:
+    """Lines of type 0x06, by a log and by a witness."""
+    vectors = []
+
+    def add(name: str, who: mldsa.PostQuantum, blob: bytes, time: int | None, note: str = text) -> None:
+        told = {"result": "unproven"} if time is None else {"result": "ok", "time": str(time)}
+        line = str(Signature(who.name, who.vkey.id, blob))
+        vectors.append({"name": f"ML-DSA-44, {name}", "checkpoint": note, "vkey": str(who.vkey), "line": line, **told})
+
+    log, witness = PQ_LOG, PQ_HOSPITAL
+    add("a log's", log, log.cosign(text, b.NOW).signature, b.NOW)
+    add("a witness's", witness, witness.cosign(text, b.NOW).signature, b.NOW)
+    greatest = f"{'o' * 255}\n{2**64 - 1}\n{b.base64(ZERO)}\n"
+    long = mldsa.PostQuantum("n" * 255, witness.key)
+    add(
+        "the longest names and the greatest numbers",
+        long,
+        long.cosign(greatest, 2**63 - 1).signature,
+        2**63 - 1,
+        greatest,
+    )
+    least = f"~\n0\n{b.base64(hashlib.sha256(b'').digest())}\n"
+    short = mldsa.PostQuantum("\u8a9e", witness.key)
+    add("a name beyond ASCII, time 0, an empty log", short, short.cosign(least, 0).signature, 0, least)
+    one = witness.cosign(text, b.NOW).signature
+    stamp, other = one[:8], text.replace("42", "43")
+
+    def signed(message: bytes) -> bytes:
+        return stamp + mldsa.sign(witness.key, message)
+
+    message = mldsa.message(witness.name, text, b.NOW)
+    middle = len(message) - 48  # the start of the subtree
+    add("another time", witness, (b.NOW + 1).to_bytes(8, "big") + one[8:], None)
+    beyond = witness.cosign(text, 2**63).signature
+    add("time beyond 63 bits", witness, beyond, None)
+    add("another size", witness, witness.cosign(other, b.NOW).signature, None)
+    add("another name signed", witness, log.cosign(text, b.NOW).signature, None)
+    add("another key's", witness, mldsa.PostQuantum(witness.name, log.key).cosign(text, b.NOW).signature, None)
+    add(
+        "over a subtree that starts later",
+        witness,
+        signed(message[:middle] + (1).to_bytes(8, "big") + message[middle + 8 :]),
+        None,
+    )
+    add(
+        "over the text of an Ed25519 cosignature",
+        witness,
+        signed(f"cosignature/v1\ntime {b.NOW}\n{text}".encode()),
+        None,
+    )
+    add("over the note's text", witness, signed(text.encode()), None)
+    add("an Ed25519 cosignature", witness, b.HOSPITAL.cosign(text, b.NOW).signature, None)
+    add("a byte short", witness, one[:-1], None)
+    add("a byte long", witness, one + b"\0", None)
+    add("no time", witness, one[8:], None)
+    add("a bit changed", witness, one[:1000] + bytes([one[1000] ^ 1]) + one[1001:], None)
+    unnamed = mldsa.PostQuantum("n" * 256, witness.key)
+    add("a name of 256 bytes", unnamed, one, None)
     return vectors
 
 
@@ -254,6 +330,15 @@ def policies() -> list[dict]:
         "keys that are no points of the curve": [f"log {stray}", "quorum none"],
         "the quorum before the logs": [w, "quorum w", f"log {log}"],
         "the quorum is a member": [w, "group g any w", "quorum w"],
+        "a log's keys of both types": [f"log {log}", f"log {PQ_LOG.vkey}", "quorum none"],
+        "a log's key of type 6 alone": [f"log {PQ_LOG.vkey}", "quorum none"],
+        "a witness's keys of both types": [
+            *(f"log {log}", f"witness h-ed {b.HOSPITAL.vkey}", f"witness h-pq {PQ_HOSPITAL.vkey}"),
+            *("group hospital any h-ed h-pq", "quorum hospital"),
+        ],
+        "a key of type 6 as log and as witness": [
+            *(f"log {PQ_LOG.vkey}", f"witness w {VerifierKey('w', 6, PQ_LOG.vkey.public_key)}", "quorum w"),
+        ],
         "log of 300 bytes": [f"log {b.log_signer('o' * 300).verifier}", "quorum none"],
         "urls that are not UTF-8": b"log " + log.encode() + b" \xff\nquorum none\n",
     }
@@ -284,6 +369,14 @@ def policies() -> list[dict]:
         "group called as a witness": [w, "group w any w", "quorum w"],
         "key name not UTF-8": b"log " + raw_vkey(b"log\xff", 1, b.device().public_key) + b"\nquorum none\n",
         "log with a witness's key": [f"log {keys[0]}", "quorum none"],
+        "log key of type 6 twice": [f"log {PQ_LOG.vkey}", f"log {PQ_LOG.vkey}", "quorum none"],
+        "witness key of type 6 under two names": [
+            *(f"witness w {PQ_HOSPITAL.vkey}", f"witness v {PQ_HOSPITAL.vkey}", "quorum none"),
+        ],
+        "one key of type 6 as log and as witness under one name": [
+            *(f"log {PQ_LOG.vkey}", f"witness w {PQ_LOG.vkey}", "quorum none"),
+        ],
+        "log key of type 6, of 1311 bytes": [f"log {VerifierKey('a', 6, bytes(1311))}", "quorum none"],
         "witness with a log's key": [f"witness w {log}", "quorum none"],
         "witness called none": [w.replace(" w ", " none "), "quorum none"],
         "witness defined twice": [w, v.replace(" v ", " w "), "quorum none"],
@@ -346,6 +439,7 @@ def trust() -> list[dict]:
         "twice": [one, one],
         "two in a line": [f"{one} {two}"],
         "a witness's key": [str(b.HOSPITAL.vkey)],
+        "a key of type 6": [str(PQ_LOG.vkey)],
         "a policy line": [f"log {one}"],
         "CRLF": [one + "\r"],
     }
