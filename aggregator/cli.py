@@ -1,4 +1,4 @@
-"""`vitalseal aggregator init | run | status | assign`."""
+"""`vitalseal aggregator init | run | status | assign`, and those of `lifecycle_cli`."""
 
 import argparse
 import json
@@ -11,20 +11,17 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
+from aggregator import lifecycle_cli
 from aggregator.config import AggregatorConfig
+from aggregator.console import add_command, told
+from aggregator.lifecycle import open_log
 from aggregator.projector import ProjectionProcess
 from aggregator.registry import Registry
 from aggregator.service import Service
-from aggregator.setup import CONFIG, initialise
+from aggregator.setup import initialise
 from aggregator.status import Status, format_metrics, is_running, read_status
 from aggregator.timeseries.embedded import DATABASE, EmbeddedStore
-from ledger.errors import LedgerError
 from ledger.reading import format_time
-from ledger.writer.create import POLICY, POLICY_PQ, load_log_keys, load_policy
-from ledger.writer.local import LocalStorage
-from ledger.writer.log import LogWriter
-from ledger.writer.storage import StorageError
-from ledger.writer.witnesses import Witnesses
 from vitalseal import config as configuration
 from vitalseal import log
 from vitalseal.errors import UserError
@@ -38,7 +35,7 @@ MAX_PATIENT = 200
 def register(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommands and their arguments."""
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    init = _command(commands, "init", "make a new log: keys, database, policy and trust files, configuration", _init)
+    init = add_command(commands, "init", "make a new log: keys, database, policy and trust files, configuration", _init)
     init.add_argument("--data", type=Path, required=True, metavar="DIR", help="directory of the new log")
     init.add_argument("--origin", required=True, help="the log's name for ever, e.g. hospital.example/vitalseal")
     init.add_argument("--broker", default="127.0.0.1:1883", metavar="HOST:PORT", help="MQTT broker (%(default)s)")
@@ -56,29 +53,19 @@ def register(parser: argparse.ArgumentParser) -> None:
     init.add_argument(
         "--guard", type=Path, metavar="FILE", help="second copy of the last checkpoint, best on another volume"
     )
-    run = _command(commands, "run", "take batches from the broker, log them, send receipts, fill the store", _run)
+    run = add_command(commands, "run", "take batches from the broker, log them, send receipts, fill the store", _run)
     run.add_argument("--verbose", action="store_true", help="log more")
-    status = _command(commands, "status", "what the aggregator is doing, at a glance", _status)
+    status = add_command(commands, "status", "what the aggregator is doing, at a glance", _status)
     status.add_argument("--json", action="store_true", help="for programs")
     status.add_argument("--metrics", action="store_true", help="in Prometheus' text format")
-    assign = _command(commands, "assign", "record who wears a sensor, or list all records", _assign)
+    assign = add_command(commands, "assign", "record who wears a sensor, or list all records", _assign)
     assign.add_argument("source", nargs="?", metavar="SOURCE", help="source id, in hex")
     assign.add_argument("patient", nargs="?", metavar="PATIENT", help="your name for the patient; stays private")
     assign.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339, e.g. 2026-11-21T08:00:00Z")
     assign.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339; without it, until further notice")
     assign.add_argument("--correct", type=int, metavar="ID", help="replace assignment ID, which stays on record")
     assign.add_argument("--reason", help="why it is corrected")
-
-
-def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, run: object
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
-    parser.add_argument(
-        "--config", type=Path, default=Path(CONFIG), metavar="FILE", help="configuration file (%(default)s)"
-    )
-    parser.set_defaults(run=run)
-    return parser
+    lifecycle_cli.register(commands)
 
 
 def _init(args: argparse.Namespace) -> int:
@@ -104,35 +91,20 @@ def _init(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     log.set_up(verbose=args.verbose)
     config = configuration.load(args.config, AggregatorConfig)
-    try:
-        with ExitStack() as stack:
-            storage = stack.enter_context(LocalStorage(config.data, config.guard))
-            witnesses = _witnesses(config)
-            if witnesses is not None:
-                stack.enter_context(closing(witnesses))
-            keys = load_log_keys(config.data)
-            writer = LogWriter(storage, keys.signers, time.time_ns, quorum=witnesses, retired=keys.retired)
-            registry = stack.enter_context(closing(Registry(config.data)))
-            service = Service(config, storage, writer, registry, witnesses)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: service.stop())
-            logger.info("log %s at size %d in %s", writer.origin, writer.size, config.data)
-            stack.enter_context(ProjectionProcess(config.data))
-            service.run()
-            logger.info("stopped at size %d", writer.checkpoint.size)
-    except (StorageError, LedgerError) as error:
-        raise UserError(str(error)) from None
-    except OSError as error:
-        raise UserError(f"{error.filename or config.data}: {error.strerror or error}") from None
+    with told(config.data), ExitStack() as stack:
+        opened = stack.enter_context(open_log(config))
+        writer = opened.writer
+        if writer.closed:
+            raise UserError(f"the log {writer.origin} is closed; run its successor")
+        registry = stack.enter_context(closing(Registry(config.data)))
+        service = Service(config, opened.storage, writer, registry, opened.witnesses)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: service.stop())
+        logger.info("log %s at size %d in %s", writer.origin, writer.size, config.data)
+        stack.enter_context(ProjectionProcess(config.data))
+        service.run()
+        logger.info("stopped at size %d", writer.checkpoint.size)
     return 0
-
-
-def _witnesses(config: AggregatorConfig) -> Witnesses | None:
-    """The witnesses of the log's policies, None if these ask for none; raises StorageError."""
-    policies = [load_policy(path) for name in (POLICY, POLICY_PQ) if (path := config.data / name).exists()]
-    if all(policy.quorum is None and not policy.witnesses for policy in policies):
-        return None
-    return Witnesses(policies, timeout_s=config.witness_timeout_s)
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ must be here; retries and redirects are counted; nothing goes from https to http
 `FetchError`: one line that says what, where, and what to do.
 """
 
+import http.client
+import io
 import re
 import socket
 import ssl
@@ -13,10 +15,10 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin, urlsplit
 
 from ledger.checkpoint import parse_checkpoint
@@ -27,11 +29,13 @@ from ledger.tiles import ENTRIES, HASH_SIZE, TILE_WIDTH, Fetch, Tile, parse_tile
 from ledger.writer.files import list_files, read_file
 
 if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPResponse, PoolManager
+    from _typeshed import WriteableBuffer
+    from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager
 
 MAX_ENTRY = 2 + 65_535  # a length in two bytes, and as much
 MAX_REDIRECTS = 3
 CHUNK = 64 * 1024
+TIMEOUTS_AN_ANSWER = 8  # 120 s: the largest bundle, 16 MB, at 1.1 Mbit/s
 # Requests at once, and how many bundles (each with its tile) are asked for ahead of the one wanted: enough to hide a
 # round trip of 100 ms, and at most 8 x 16 MB held if a server fills every bundle to the brim.
 CONNECTIONS = 8
@@ -55,14 +59,12 @@ class _PassingError(FetchError):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a server is waited for, in seconds: to connect or send on, for a head, for a body, between attempts.
+    """How long a server is waited for, in seconds: to connect or send on (eight times that for all), between attempts.
 
     The pause doubles from `backoff_s`, or is what the server asks for, and is never longer than `max_pause_s`.
     """
 
     timeout_s: float = 15.0
-    head_s: float = 30.0
-    body_s: float = 300.0
     attempts: int = 5
     backoff_s: float = 0.5
     max_pause_s: float = 30.0
@@ -98,39 +100,48 @@ def open_url(url: str, patience: Patience = Patience()) -> "HttpLog":
     pool = urllib3.PoolManager(
         maxsize=CONNECTIONS, block=True, retries=False, timeout=timeout, cert_reqs="CERT_REQUIRED"
     )
-    pool.pool_classes_by_scheme = _pools_with_heads_in(patience.head_s)
+    pool.pool_classes_by_scheme = _pools()
     return HttpLog(url.rstrip("/") + "/", patience, pool)
 
 
-def _pools_with_heads_in(seconds: float) -> "dict[str, type[HTTPConnectionPool]]":
-    """Pools whose connections are cut unless an answer's head is here in time.
+class _InTime(io.RawIOBase):
+    """What comes from a socket up to a deadline; the socket's own timeout begins anew with every byte."""
 
-    The library's own timeout begins anew with every byte, and with every 100 (Continue).
-    """
+    def __init__(self, raw: io.RawIOBase, deadline_s: float) -> None:
+        self._raw = raw
+        self._deadline_s = deadline_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
+        if time.monotonic() > self._deadline_s:
+            raise TimeoutError
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _AnswerInTime(http.client.HTTPResponse):
+    """An answer of which everything, however many heads say 100 (Continue) first, is here in time."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        deadline_s = time.monotonic() + TIMEOUTS_AN_ANSWER * (sock.gettimeout() or 0.0)
+        self.fp = io.BufferedReader(_InTime(self.fp.detach(), deadline_s))
+
+
+def _pools() -> "dict[str, type[HTTPConnectionPool]]":
+    """The library's pools, with answers that are there in time."""
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, connection
 
-    @contextmanager
-    def in_time(sock: socket.socket | None) -> Iterator[None]:
-        def cut() -> None:
-            with suppress(OSError):
-                socket.socket.shutdown(cast(socket.socket, sock), socket.SHUT_RDWR)
-
-        timer = threading.Timer(seconds, cut)
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
     class Plain(connection.HTTPConnection):
-        def getresponse(self) -> "HTTPResponse":  # type: ignore[override]  # as in urllib3 itself
-            with in_time(self.sock):
-                return super().getresponse()
+        response_class = _AnswerInTime
 
     class Secure(connection.HTTPSConnection):
-        def getresponse(self) -> "HTTPResponse":  # type: ignore[override]  # as in urllib3 itself
-            with in_time(self.sock):
-                return super().getresponse()
+        response_class = _AnswerInTime
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
@@ -219,14 +230,13 @@ class HttpLog:
         """The body as it was sent, at most `limit` bytes."""
         parts: list[bytes] = []
         left = limit
-        deadline_s = time.monotonic() + self._patience.body_s
         while part := response.read1(min(CHUNK, left + 1), decode_content=False):
             parts.append(part)
             left -= len(part)
             if left < 0:
                 raise _too_large(url, limit)
-            if time.monotonic() > deadline_s or self._closed.is_set():
-                raise FetchError(f"{url}: not read within {self._patience.body_s:g} s; try again later")
+            if self._closed.is_set():
+                raise FetchError(f"{url}: not read any more")
         return b"".join(parts)
 
 

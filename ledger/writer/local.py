@@ -104,6 +104,12 @@ class LocalReader:
         query = "SELECT idx, entry FROM entries WHERE key_id = ? ORDER BY epoch DESC, seq DESC LIMIT 1"
         return self._row(query, key_id)
 
+    def head_place(self, key_id: bytes) -> Place | None:
+        """The last place of a device's chain that is taken."""
+        query = "SELECT epoch, seq FROM entries WHERE key_id = ? ORDER BY epoch DESC, seq DESC LIMIT 1"
+        row = self._row(query, key_id)
+        return Place(key_id, *row) if row else None
+
     def batches_since(self, key_id: bytes, index: int, limit: int) -> list[tuple[int, int, int]]:
         """A device's last batches at or after `index`."""
         query = "SELECT idx, epoch, seq FROM entries WHERE key_id = ? AND idx >= ? ORDER BY idx DESC LIMIT ?"

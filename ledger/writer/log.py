@@ -84,7 +84,8 @@ class LogWriter:
         self._quorum = quorum
         self.origin = signers[0].verifier.name
         self.closed = any(True for _ in storage.of_type(CLOSING))
-        self._pending: Recorded | None = None
+        self._pending: Recorded | None = None  # signed and recorded, not published
+        self._gathered: Note | None = None  # the same with the cosignatures that came so far
         self._newest = self._recover()
         self._confirmed = quorum is None
         self._renewed_ns = 0
@@ -146,7 +147,7 @@ class LogWriter:
         old = self._newest.size
         self._storage.publish(cosigned)
         self._storage.write([(CHECKPOINT_PATH, cosigned.note)])
-        self._newest, self._pending = cosigned, None
+        self._newest, self._pending, self._gathered = cosigned, None, None
         self._renewed_ns = cosigned.recorded_at_ns
         self._storage.remove_partials(f"{tile.path}.p" for tile in full_between(old, cosigned.size))
         return True
@@ -167,11 +168,13 @@ class LogWriter:
 
     def _cosigned(self, recorded: Recorded) -> Recorded | None:
         """`recorded` with the cosignatures of a quorum; None if they cannot be had now."""
-        note = parse_note(recorded.note, "recorded checkpoint")
+        note = self._gathered or parse_note(recorded.note, "recorded checkpoint")
         if self._quorum is not None:
             tree = TileReader(self._storage.read, recorded.size, recorded.root)
             note = self._quorum.cosign(note, tree.prove_consistency)
             if not self._quorum.satisfied(note):
+                # Answers of several rounds may make up a quorum; after a restart they are asked for again.
+                self._gathered = note if recorded == self._pending else None
                 return None
         return Recorded(recorded.size, recorded.root, note.encode(), recorded.recorded_at_ns, published=True)
 

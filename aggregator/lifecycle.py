@@ -1,0 +1,167 @@
+"""What is done to a log once in a while: a device key revoked, the log's keys changed, the log closed.
+
+Revoking goes through the running aggregator, which takes a signed event out of a folder. The other two are done while
+it is stopped, because they open the log as its one writer.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aggregator.config import AggregatorConfig
+from aggregator.enrolment import FOLDER, REVOKE_SUFFIX
+from ledger.entry import Closing, Opening, parse_entry
+from ledger.events import ChainPlace, revoke
+from ledger.note import ED25519_NOTE, ML_DSA_44, NoteSigner, VerifierKey
+from ledger.writer.create import (
+    POLICY,
+    POLICY_PQ,
+    REGISTRAR_KEY,
+    load_log_keys,
+    load_policy,
+    load_signer,
+    retire_key,
+    write_key,
+)
+from ledger.writer.files import replace_file
+from ledger.writer.keybook import KeyBook, read_states
+from ledger.writer.local import LocalReader, LocalStorage
+from ledger.writer.log import LogWriter
+from ledger.writer.storage import StorageError, Submission
+from ledger.writer.witnesses import Witnesses
+from vitalseal.errors import UserError
+
+KEY_TYPES = {"ed25519": ED25519_NOTE, "ml-dsa-44": ML_DSA_44}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLog:
+    """A log with its one writer, and the witnesses that it asks."""
+
+    storage: LocalStorage
+    writer: LogWriter
+    witnesses: Witnesses | None
+
+
+@contextmanager
+def open_log(config: AggregatorConfig) -> Iterator[OpenLog]:
+    """The log of `config`, written by nobody else meanwhile; raises StorageError."""
+    with ExitStack() as stack:
+        storage = stack.enter_context(LocalStorage(config.data, config.guard))
+        witnesses = _witnesses(config)
+        if witnesses is not None:
+            stack.enter_context(closing(witnesses))
+        keys = load_log_keys(config.data)
+        writer = LogWriter(storage, keys.signers, time.time_ns, quorum=witnesses, retired=keys.retired)
+        yield OpenLog(storage, writer, witnesses)
+
+
+def revoke_key(data: Path, prefix: str, until: ChainPlace | None, reason: int) -> Path:
+    """A revocation of the key whose id begins with `prefix`, signed, in the folder of the running aggregator.
+
+    `until` is the first place of its chain for which it is not good; None: the one after the last that is logged.
+
+    Raises:
+        UserError: no such key, or more than one; or it is revoked already.
+        StorageError: the log or the registrar's key cannot be read.
+    """
+    registrar = load_signer(data / REGISTRAR_KEY)
+    origin = load_log_keys(data).signers[0].verifier.name
+    with LocalReader(data) as log:
+        states = read_states(log, origin)
+        named = [record for record in states if prefix and record.key_id.hex().startswith(prefix.lower())]
+        if len(named) != 1:
+            raise UserError(f"{prefix}: {len(named)} enrolled keys begin so, where one is wanted")
+        key = named[0].key_id
+        if named[0].revoked is not None:
+            raise UserError(f"key {key.hex()[:16]} is revoked already, at index {named[0].revoked}")
+        head = log.head_place(key)
+    until = until or ((0, 0) if head is None else (head.epoch, head.seq + 1))
+    folder = data / FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{key.hex()}{REVOKE_SUFFIX}"
+    replace_file(path, revoke(key, registrar.key, origin, until, reason).encode())
+    return path
+
+
+def add_log_key(config: AggregatorConfig, kind: str) -> VerifierKey:
+    """The log signs with one key more from its next start on, and its policy names it.
+
+    Raises:
+        StorageError: the log is being written, or cannot be.
+    """
+    with LocalStorage(config.data, config.guard):
+        origin = load_log_keys(config.data).signers[0].verifier.name
+        signer = NoteSigner(origin, os.urandom(32), KEY_TYPES[kind])
+        path = config.data / (POLICY_PQ if kind == "ml-dsa-44" else POLICY)
+        policy = f"log {signer.verifier}\n{path.read_text(encoding='utf-8')}"
+        # The policy first: a key that it names and that never signs does no harm, the reverse does.
+        replace_file(path, policy.encode())
+        write_key(config.data, signer)
+    return signer.verifier
+
+
+def retire_log_key(config: AggregatorConfig, prefix: str) -> VerifierKey:
+    """The key of the log whose id begins with `prefix` signs no more; its line stays in the policy, for old proofs.
+
+    Raises:
+        UserError: no such key, or more than one, or the last of its type.
+        StorageError: the log is being written, or cannot be.
+    """
+    with LocalStorage(config.data, config.guard):
+        keys = [signer.verifier for signer in load_log_keys(config.data).signers]
+        named = [key for key in keys if prefix and key.id.hex().startswith(prefix.lower())]
+        if len(named) != 1:
+            raise UserError(f"{prefix}: {len(named)} keys that sign begin so, where one is wanted")
+        if [key.type for key in keys].count(named[0].type) == 1:
+            raise UserError(f"{prefix}: is the last key of its type; add its successor first")
+        retire_key(config.data, named[0])
+    return named[0]
+
+
+def close_log(config: AggregatorConfig, successor: AggregatorConfig) -> tuple[LogWriter, LogWriter]:
+    """The log of `config` is closed and published for the last time, and that of `successor` begins where it ended.
+
+    Done again after a failure, it goes on where that one stopped. Returns both writers, which write no more.
+
+    Raises:
+        UserError: the successor has entries already that are not its opening.
+        StorageError: one of the two cannot be written, or has no quorum now.
+    """
+    with open_log(successor) as new:
+        _check_fresh(new.storage)
+        with open_log(config) as old:
+            if not old.writer.closed:
+                KeyBook(old.writer, old.storage, time.monotonic).renew(now=True)
+                vkeys = tuple(str(signer.verifier) for signer in load_log_keys(successor.data).signers)
+                old.writer.close(Submission(Closing(new.writer.origin, vkeys).encode()))
+            _publish_all(old.writer)
+            end = old.writer.checkpoint
+        if not new.writer.size:
+            new.writer.append([Submission(Opening(end.origin, end.size, end.root).encode())])
+        _publish_all(new.writer)
+        return old.writer, new.writer
+
+
+def _check_fresh(storage: LocalStorage) -> None:
+    first = next(storage.entries(0, 1), None)
+    if first is not None and not isinstance(parse_entry(first), Opening):
+        raise UserError("the successor has entries already; make a fresh log with `vitalseal aggregator init`")
+
+
+def _publish_all(writer: LogWriter) -> None:
+    while writer.publish():
+        pass
+    if writer.checkpoint.size != writer.size:
+        raise StorageError(f"{writer.origin}: no quorum of witnesses now; do this again when they answer")
+
+
+def _witnesses(config: AggregatorConfig) -> Witnesses | None:
+    """The witnesses of the log's policies, None if these name none; raises StorageError."""
+    policies = [load_policy(path) for name in (POLICY, POLICY_PQ) if (path := config.data / name).exists()]
+    if all(policy.quorum is None and not policy.witnesses for policy in policies):
+        return None
+    return Witnesses(policies, timeout_s=config.witness_timeout_s)
