@@ -38,6 +38,8 @@ class AggregatorConfig:
     """Seconds between checkpoints while few do: each is kept for ever (docs/storage.md). At least `interval_s`."""
     guard: Path | None = None
     """Where the second copy of the last checkpoint's size and root is; best on another volume (<data>/guard)."""
+    receipt_policy: Path | None = None
+    """The policy that devices have; receipts carry the signature lines that it asks for (<data>/policy.txt)."""
     witness_timeout_s: float = 5.0
     """Seconds that a witness may take to answer, 0.1 to 60."""
 

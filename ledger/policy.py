@@ -57,6 +57,11 @@ class Policy:
     witnesses: tuple[Witness, ...]
     quorum: Witness | Group | None
 
+    def trim(self, note: Note) -> Note:
+        """`note` with no other signature lines than those by keys that this policy names."""
+        pairs = {(key.name, key.id) for key in (*(key for key, _ in self.logs), *(w.key for w in self.witnesses))}
+        return Note(note.text, tuple(line for line in note.signatures if (line.name, line.key_id) in pairs))
+
     def log_keys(self, origin: str) -> tuple[VerifierKey, ...]:
         """The log keys whose name is `origin`."""
         return tuple(key for key, _ in self.logs if key.name == origin)

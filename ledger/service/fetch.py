@@ -43,6 +43,7 @@ AHEAD = 8
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({429, 500, 502, 503, 504})
+_PRINTABLE = re.compile(r"[!-~]+")
 
 
 class FetchError(OSError):
@@ -281,7 +282,7 @@ def _is_log_url(url: str) -> bool:
         named = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    return named and re.fullmatch(r"[!-~]+", url) is not None and not {"?", "#", "@"} & set(url)
+    return named and bool(_PRINTABLE.fullmatch(url)) and not {"?", "#", "@"} & set(url)
 
 
 def _limit_of(path: str) -> int:
@@ -317,7 +318,8 @@ def _target(url: str, response: "BaseHTTPResponse") -> str:
         scheme = urlsplit(target).scheme
     except ValueError:
         target, scheme = location, ""
-    if scheme != "https" and (scheme, urlsplit(url).scheme) != ("http", "http"):
+    kept = scheme == "https" or (scheme, urlsplit(url).scheme) == ("http", "http")
+    if not kept or not _PRINTABLE.fullmatch(target):
         raise FetchError(f"{url}: the redirect to {target[:200]!r} is not followed; name the log's own URL")
     return target
 
@@ -347,4 +349,5 @@ def _too_large(url: str, limit: int) -> FetchError:
 
 def _reason(error: Exception) -> str:
     """The end of urllib3's message, where what happened stands, behind the objects it happened to."""
-    return str(error).rpartition("): ")[2].partition("\n")[0][:200].rstrip(".") or type(error).__name__
+    end = str(error).rpartition("): ")[2][:200].rstrip(".")
+    return re.sub(r"[^ -~]", "?", end) or type(error).__name__

@@ -59,6 +59,7 @@ def create_log(
     check_origin(origin)
     guard = guard or data / GUARD
     try:
+        new = [folder for folder in (data, *data.parents) if not folder.exists()]
         data.mkdir(parents=True, exist_ok=True)
         (data / KEYS).mkdir(mode=0o700, exist_ok=True)
         (data / PUBLIC).mkdir(exist_ok=True)
@@ -81,6 +82,8 @@ def create_log(
         _write(data / TRUST, f"{registrar.verifier}\n", 0o644)
         _write(guard, Checkpoint(origin, 0, merkle.EMPTY_ROOT).text(), 0o644)
         sync_directory(guard.parent)
+        for folder in {data, data.parent, *(folder.parent for folder in new)}:
+            sync_directory(folder)
         # Last, and at once: a database is what makes the directory a log, and no log is without its keys.
         create_database(data)
     except FileExistsError as error:

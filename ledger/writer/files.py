@@ -3,7 +3,7 @@
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -33,13 +33,16 @@ def make_private(path: Path) -> None:
         path.chmod(0o600)
 
 
-def make_parents(directory: Path, root: Path) -> list[Path]:
-    """Directories to sync after a file appears in `directory`: itself, and the parents of new ones."""
+def make_parents(directory: Path, top: Path, durable: Container[Path]) -> list[Path]:
+    """`directory` exists; the directories to sync before a name in it is durable: itself, and upwards to `top`.
+
+    What is there already counts for nothing: a process that was killed may have made it and not synced it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
     changed = [directory]
-    while not directory.exists() and directory != root:
+    while directory != top and directory not in durable:
         directory = directory.parent
         changed.append(directory)
-    changed[0].mkdir(parents=True, exist_ok=True)
     return changed
 
 

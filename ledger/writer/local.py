@@ -169,8 +169,11 @@ class LocalStorage(LocalReader):
         self._guard = guard or data / GUARD
         self._write_lock = threading.Lock()
         self._failed = False
+        # Directories whose own name this process has made durable.
+        self._named: set[Path] = set()
         with ExitStack() as opened:
             opened.enter_context(lock(data / "writer.lock"))
+            _sync_wal(data)
             self._writing = opened.enter_context(closing(_connect(path)))
             super().__init__(data)
             opened.callback(super().close)
@@ -252,10 +255,11 @@ class LocalStorage(LocalReader):
             changed: set[Path] = set()
             for temporary, path in staged:
                 target = self._public / path
-                changed.update(make_parents(target.parent, self._public))
+                changed.update(make_parents(target.parent, self._data, self._named))
                 temporary.rename(target)
             for directory in changed:
                 sync_directory(directory)
+            self._named |= changed
 
     def remove_partials(self, paths: Iterable[str]) -> None:
         """Removes `<path>.p` directories; a crash in between leaves files that are right and in nobody's way."""
@@ -322,6 +326,16 @@ def open_database(data: Path) -> sqlite3.Connection:
         connection.close()
         raise StorageError(f"{path}: is of version {version}, not of this program's version {DATABASE_VERSION}")
     return connection
+
+
+def _sync_wal(data: Path) -> None:
+    """What a killed writer committed without having synced it is durable before anything is built on it.
+
+    SQLite reads such a commit back at its recovery, but syncs it only with the next one.
+    """
+    with fatal(data / DATABASE), suppress(FileNotFoundError):
+        sync_file(data / f"{DATABASE}-wal")
+        sync_directory(data)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -88,7 +88,7 @@ class LogWriter:
         self._gathered: Note | None = None  # the same with the cosignatures that came so far
         self._newest = self._recover()
         self._confirmed = quorum is None
-        self._renewed_ns = 0
+        self._renewed_ns = self._newest.recorded_at_ns
         self.publish()
 
     def append(self, group: Sequence[Submission]) -> int:
@@ -217,17 +217,19 @@ class LogWriter:
                     f"the {name} of size {other.size} is ahead of the database at {recorded.size}: "
                     "the database is an old copy, and going on would fork the log"
                 )
+        published = self._storage.published()
         try:
+            if published is not None and published != recorded:
+                self._restore_edge(published)
             self._edge = self._restore_edge(recorded)
             self._check_prefixes(recorded, public, guard)
         except LedgerError:
             # The public tree is derived: damaged or gone, it is made again from the database.
-            self._edge = self._rebuild(recorded)
+            self._edge = self._rebuild(published, recorded)
             try:
                 self._check_prefixes(recorded, public, guard)
             except VerificationError as error:
                 raise StorageError(str(error)) from None
-        published = self._storage.published()
         if published != recorded:
             self._pending = recorded
         self._storage.write(self._edge.partials())
@@ -262,13 +264,15 @@ class LogWriter:
             raise VerificationError("the partial tiles do not lead to the recorded root")
         return edge
 
-    def _rebuild(self, recorded: Recorded) -> Edge:
-        """The edge at the recorded size, and every tile below it written, from the database."""
+    def _rebuild(self, published: Recorded | None, recorded: Recorded) -> Edge:
+        """The edge at the recorded size, and every tile of the published and the recorded tree, from the database."""
         edge = Edge()
-        for start in range(0, recorded.size, _PORTION):
-            entries = self._storage.entries(start, min(start + _PORTION, recorded.size))
-            self._storage.write(edge.grow(entries))
-        self._storage.write(edge.partials())
+        for size in (published.size if published else 0, recorded.size):
+            for start in range(edge.size, size, _PORTION):
+                entries = self._storage.entries(start, min(start + _PORTION, size))
+                self._storage.write(edge.grow(entries))
+            # A pending checkpoint may wait for long, and until then it is the published tree that is read.
+            self._storage.write(edge.partials())
         if edge.root() != recorded.root:
             raise StorageError(f"the entries do not lead to the recorded root of size {recorded.size}")
         return edge

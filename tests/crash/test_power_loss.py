@@ -15,13 +15,12 @@ from tests.crash.power_loss import Outcome, Run, cut_everywhere, kills, record
 from tests.crash.workload import DATA, DATABASE_PATH, PUBLIC_PATH, group, make_log, open_log
 
 # Random disks tried at each prefix, beside the three that are not random.
-MIXTURES = int(os.environ.get("VITALSEAL_CRASH_STATES", "3"))
+MIXTURES = int(os.environ.get("VITALSEAL_CRASH_STATES", "2"))
 
 pytestmark = pytest.mark.timeout(120 * max(1, MIXTURES // 3))
 
 # From an empty log over 256 entries, with a clean end, an end by SIGKILL, and what each recovery finds unpublished.
 LIFE = (Run("oa3pa250pa4pa2x"), Run("oa1pa1k"), Run("opa2px"))
-
 
 # Grows past 256 entries with every kind of new directory; killed at its syncs, then recovered.
 KILLED, NEXT = "oa255pa2p", Run("ok")

@@ -60,7 +60,8 @@ def refused(script: Scripted, match: str, path: str = "checkpoint", patience: Pa
     """One fetch from a scripted server ends in one line that matches."""
     with pytest.raises(FetchError, match=match) as caught:
         read(script, path, patience)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isascii()
+    assert str(caught.value).isprintable()
     assert script.url in str(caught.value)
 
 
@@ -255,6 +256,7 @@ def test_server_that_fails_again_and_again(reply, match):
         (answer("302 Found", "Location: /checkpoint"), "redirect too many, after 3"),
         (answer("302 Found", "Location: file:///etc/passwd"), "redirect to 'file:///etc/passwd' is not followed"),
         (answer("302 Found", "Location: ftp://example.org/"), "is not followed"),
+        (answer("302 Found", "Location: /\x1b[2J"), r"x1b\[2J' is not followed"),
         (answer("302 Found", "Location: http://[x/"), r"redirect to 'http://\[x/' is not followed"),
     ],
 )
