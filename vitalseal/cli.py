@@ -26,11 +26,11 @@ COMMANDS = {
         "check proof files offline, without trusting anyone but the policy's keys",
         None,
     ),
-    "ledger": ("ledger.cli", "check a log (fsck), hand out proofs (proof)", None),
+    "ledger": ("ledger.cli", "check, prove, serve, witness and follow logs", None),
     "edge": ("edge.cli", "the agent on the gateway: init, run, status", "edge"),
     "aggregator": (
         "aggregator.cli",
-        "the service beside the broker: init, run, status, assign",
+        "the service beside the broker: init, run, status, assign, and what ends keys and logs",
         "aggregator",
     ),
     "simulate": ("simulators.cli", "device fleets that replay real recordings", "edge"),

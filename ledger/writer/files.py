@@ -80,7 +80,7 @@ def lock(path: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise StorageError(f"{path}: another process is writing this log; stop it first") from None
+        raise StorageError(f"{path}: another process has it; stop that one first") from None
     return file
 
 

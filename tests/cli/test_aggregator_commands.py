@@ -98,7 +98,7 @@ def test_run_twice_is_refused(config, tmp_path):
         )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("vitalseal: ")
-    assert "another process is writing this log" in done.stderr
+    assert "another process has it" in done.stderr
     assert "Traceback" not in done.stderr
 
 
