@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, MLDSA44PublicKey
 
@@ -64,6 +64,11 @@ class VerifierKey:
                 Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, message)
         except (InvalidSignature, ValueError):
             raise VerificationError(f"signature of {self.name} ({self.id.hex()}) does not verify") from None
+        except UnsupportedAlgorithm:
+            # A `cryptography` that was built on an older OpenSSL than its wheels are.
+            raise VerificationError(
+                f"signature of {self.name} ({self.id.hex()}) cannot be checked: this installation has no ML-DSA-44"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
