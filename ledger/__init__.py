@@ -13,13 +13,22 @@ The rooms, bottom to top (a room imports only rooms named before it; CI checks t
     reading     one reading                                         keys     device keys and signatures
     info        leaf 0 of a batch: when, by what clock, by which sensors
     batch       salts, leaves, header: what a device signs
+    events      key events: enrol, rotate, revoke
     envelope    a sealed batch on the wire                          entry    what the log holds
-    note        signed notes and vkeys
-    checkpoint  origin, size, root; cosignatures                    tiles    tlog-tiles paths, tiles, bundles
+    keystate    the state of every key, and the tree over them      leaves   a batch's leaves, whole or as hashes
+    note        signed notes, vkeys, private keys with a name
+    checkpoint  origin, size, root; who signs them, and how         tiles    tlog-tiles paths, tiles, bundles
     policy      which logs, which witnesses, what quorum
-    proof       the `.tlog-proof` file                              receipt  stored, receipt, reject
-    verify      the numbered verifier of reading proofs
-    fsck        the whole-truth checker of a log directory
+    add_checkpoint   what a witness is sent
+    proof       the `.tlog-proof` file, and that of one leaf        receipt  stored, receipt, reject
+    report      numbered steps: passed, failed, not checked
+    status      key-status proofs, and step 7
+    verify      the verifier of reading proofs                      completeness   that of a device's whole range
+    refresh     an old proof under a current checkpoint
+    follow      a log's truth, entry by entry
+    fsck        the whole-truth checker of a log
     writer/     the only code that can append
-    cli         `vitalseal verify`, `vitalseal ledger ...`
+    console     what commands share
+    service/    programs around a log, which speak HTTP: serve, witness, monitor
+    *_cli, cli  `vitalseal verify`, `vitalseal ledger ...`
 """

@@ -39,8 +39,8 @@ COMMANDS = {
 # What is looked for, without importing it, before a command of the extra runs.
 LIBRARIES = {
     "edge": ("aiomqtt", "paho"),
-    "aggregator": ("paho",),
-    "all": ("aiomqtt", "paho", "starlette", "uvicorn", "rich"),
+    "aggregator": ("paho", "urllib3"),
+    "all": ("aiomqtt", "paho", "starlette", "uvicorn", "urllib3", "rich"),
 }
 
 EXIT_OK, EXIT_UNPROVEN, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_PIPE = 0, 1, 2, 130, 141

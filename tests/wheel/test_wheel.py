@@ -107,10 +107,33 @@ def test_missing_extra_is_named_in_one_line(install, command, extra):
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ("serve", "."),
+        ("witness", "run", "--data", "w", "--logs", "policy.txt"),
+        ("fsck", "http://127.0.0.1:9/", "--policy", "policy.txt"),
+        ("monitor", "http://127.0.0.1:9/", "--policy", "policy.txt", "--state", "s", "--once"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_programs_around_a_log_name_their_extra_in_one_line(install, words):
+    """What speaks HTTP says which extra brings its libraries; `verify`, `proof` and `fsck` of a directory need none."""
+    home = install("bare")
+    (home / "policy.txt").write_text((VECTORS / "good" / "absent-1.policy").read_text())
+    (home / "checkpoint").touch()
+    done = run(home / "venv" / "bin" / "vitalseal", "ledger", *words, cwd=home, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "pip install 'vitalseal[witness]'" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("extra", "code"),
     [
         ("edge", "import edge.cli, edge.agent, simulators.sources"),
         ("aggregator", "import aggregator.cli, aggregator.projection"),
+        ("witness", "import ledger.service.serve, ledger.service.witness_app, ledger.service.monitor, urllib3"),
         ("dashboard", "import dashboard.app"),
     ],
 )
