@@ -75,7 +75,9 @@ class Keys:
         """Takes in what is new in the folder; a file that is no good is named in the log once and left there."""
         if not self._folder.is_dir():
             return
-        for path in sorted(path for path in self._folder.iterdir() if path.suffix in SUFFIXES):
+        # Whatever the files are called, a key is enrolled before it is rotated, and rotated to before it is revoked.
+        found = {suffix: sorted(self._folder.glob(f"*{suffix}")) for suffix in SUFFIXES}
+        for path in (path for paths in found.values() for path in paths):
             try:
                 state = path.stat()
                 seen = (path.name, state.st_mtime_ns, state.st_ctime_ns)

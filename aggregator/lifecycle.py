@@ -128,11 +128,11 @@ def close_log(config: AggregatorConfig, successor: AggregatorConfig) -> tuple[Lo
     Done again after a failure, it goes on where that one stopped. Returns both writers, which write no more.
 
     Raises:
-        UserError: the successor has entries already that are not its opening.
+        UserError: the successor bears the same name, or has entries already that do not begin with its opening.
         StorageError: one of the two cannot be written, or has no quorum now.
     """
     with open_log(successor) as new:
-        _check_fresh(new.storage)
+        _check_successor(new, load_log_keys(config.data).signers[0].verifier.name)
         with open_log(config) as old:
             if not old.writer.closed:
                 KeyBook(old.writer, old.storage, time.monotonic).renew(now=True)
@@ -146,9 +146,13 @@ def close_log(config: AggregatorConfig, successor: AggregatorConfig) -> tuple[Lo
         return old.writer, new.writer
 
 
-def _check_fresh(storage: LocalStorage) -> None:
-    first = next(storage.entries(0, 1), None)
-    if first is not None and not isinstance(parse_entry(first), Opening):
+def _check_successor(new: OpenLog, origin: str) -> None:
+    """`new` can go on where the log named `origin` ends, or does so already."""
+    if new.writer.origin == origin:
+        raise UserError(f"the successor is named {origin} as well; two histories under one name are a fork")
+    first = next(new.storage.entries(0, 1), None)
+    opening = None if first is None else parse_entry(first)
+    if first is not None and not (isinstance(opening, Opening) and opening.predecessor == origin):
         raise UserError("the successor has entries already; make a fresh log with `vitalseal aggregator init`")
 
 

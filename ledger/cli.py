@@ -7,10 +7,11 @@ that `fsck` of a directory and `proof` need no more than the bare install.
 import argparse
 
 from ledger import fsck_cli, proof_cli
-from ledger.service import serve_cli, witness_cli
+from ledger.service import monitor_cli, serve_cli, witness_cli
 
 COMMANDS = {
     "fsck": (fsck_cli, "recompute a whole log from its entries"),
+    "monitor": (monitor_cli, "follow a log, and say what is wrong with it"),
     "proof": (proof_cli, "write the proof file of a reading"),
     "serve": (serve_cli, "publish a log over HTTP, read-only"),
     "witness": (witness_cli, "cosign the checkpoints of logs that only grow"),

@@ -172,7 +172,7 @@ class Follower:
         """The follower that `dump` wrote, from a place that its owner trusts; raises MalformedError."""
         try:
             return cls._loaded(json.loads(text), registrars)
-        except (ValueError, TypeError, KeyError, AttributeError, MalformedError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MalformedError) as error:
             raise MalformedError(f"saved state: cannot be read: {error}") from None
 
     @classmethod
@@ -180,16 +180,20 @@ class Follower:
         if state["version"] != STATE_VERSION:
             raise MalformedError(f"version {state['version']} is not this program's {STATE_VERSION}")
         follower = cls(state["origin"], registrars)
-        follower.size, follower.bytes, follower.readings = state["size"], state["bytes"], state["readings"]
-        follower.entries.update(state["entries"])
+        follower.size, follower.bytes, follower.readings = (_int(state[name]) for name in ("size", "bytes", "readings"))
+        follower.entries.update({name: _int(count) for name, count in state["entries"].items()})
         follower._levels = [[bytes.fromhex(item) for item in level] for level in state["levels"]]
+        widths = [(follower.size >> (8 * level)) % TILE_WIDTH for level in range(len(follower._levels))]
+        if not widths or [len(level) for level in follower._levels] != widths or follower.size >> (8 * len(widths)):
+            raise MalformedError(f"its tiles are not those of a log of size {follower.size}")
         records = [
             (parse_record(bytes.fromhex(record)), algorithm, bytes.fromhex(key))
             for record, algorithm, key in state["keys"]
         ]
-        follower.keys.load(records, state["last_event"])
+        follower.keys.load(records, _int(state["last_event"], -1))
         follower.chains = {
-            bytes.fromhex(key): Chain(epoch, seq, bytes.fromhex(hashed)) for key, epoch, seq, hashed in state["chains"]
+            bytes.fromhex(key): Chain(_int(epoch), _int(seq), bytes.fromhex(hashed))
+            for key, epoch, seq, hashed in state["chains"]
         }
         closed = state["closed"] and parse_entry(bytes.fromhex(state["closed"]))
         follower.closed = closed if isinstance(closed, Closing) else None
@@ -295,6 +299,12 @@ class Follower:
                 self._anchors.setdefault(anchor, index)
         if (notice := header.notice) is not None and notice.kind != NoticeKind.HEARTBEAT:
             yield _notice(index, header)
+
+
+def _int(value: object, least: int = 0) -> int:
+    if type(value) is not int or value < least:
+        raise MalformedError(f"not a number from {least}: {value!a:.40}")
+    return value
 
 
 def _notice(index: int, header: Header) -> Finding:

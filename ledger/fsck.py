@@ -17,6 +17,7 @@ from ledger.policy import Policy, VerifiedCheckpoint, verify_checkpoint
 from ledger.tiles import (
     ENTRIES,
     HASH_SIZE,
+    TILE_HEIGHT,
     TILE_WIDTH,
     Fetch,
     Tile,
@@ -100,7 +101,7 @@ def fsck(
     log = resume or Follower(checkpoint.origin, registrars)
     _check_resumed(log, verified)
     report = LogReport(verified, log)
-    extras = _extra_tiles(paths, checkpoint.size)
+    extras = _extra_tiles(paths, checkpoint.size, log.size)
 
     def on_tile(tile: Tile, hashes: list[bytes]) -> None:
         _check_tile(fetch, tile, hashes, extras)
@@ -168,12 +169,17 @@ def _others(tile: Tile, extras: Extras) -> list[Tile]:
     return extras.pop((tile.level, tile.index), [])
 
 
-def _extra_tiles(paths: Iterable[str], size: int) -> Extras:
-    """Tiles on disk that the size does not imply, by level and index: left over, or made ahead."""
+def _extra_tiles(paths: Iterable[str], size: int, checked: int) -> Extras:
+    """Tiles on disk that the size does not imply, by level and index: left over, or made ahead.
+
+    Those that lie whole within the first `checked` entries were looked at when these were.
+    """
     extras: Extras = {}
     for path in paths:
         if path != CHECKPOINT_PATH:
             tile = parse_tile_path(path)
+            if (tile.index + 1) << (TILE_HEIGHT * (max(tile.level, 0) + 1)) <= checked:
+                continue
             if tile.width != tile_at(tile.level, tile.index, size).width:
                 extras.setdefault((tile.level, tile.index), []).append(tile)
     return extras

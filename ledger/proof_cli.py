@@ -9,7 +9,7 @@ from pathlib import Path
 from ledger.batch import LEAVES_PER_BATCH
 from ledger.completeness import MAX_RANGE_FILE, RANGE_FORM, verify_range
 from ledger.console import OK, UNPROVEN, WRONG, fail, parse_file
-from ledger.errors import LedgerError, MalformedError, VerificationError
+from ledger.errors import MalformedError, VerificationError
 from ledger.fsck import CHECKPOINT_PATH, open_log
 from ledger.note import parse_note
 from ledger.policy import Policy, parse_policy
@@ -79,15 +79,14 @@ def _proof(args: argparse.Namespace) -> int:
 def _check_words(args: argparse.Namespace) -> None:
     """The options that were given belong together; raises MalformedError."""
     if args.refresh is not None:
-        if args.log is None or args.policy is None or args.data is not None:
-            raise MalformedError("--refresh needs --log and --policy, and no --data")
+        _check_refresh(args)
         return
     if args.data is None:
         raise MalformedError("--data is needed: the aggregator's data directory")
     if args.log is not None or args.policy is not None:
         raise MalformedError("--log and --policy go with --refresh")
-    if args.ref is not None and args.leaf is not None:
-        raise MalformedError("--ref names a leaf already; leave --leaf out")
+    if args.leaf is not None and (args.ref is not None or args.key_status is not None):
+        raise MalformedError("--ref names a leaf already, --key-status has none; leave --leaf out")
     if args.device is None and any(word is not None for word in (args.seq, args.epoch, args.first, args.last)):
         raise MalformedError("--seq, --epoch, --from and --to go with --device")
     if args.device is not None:
@@ -97,6 +96,13 @@ def _check_words(args: argparse.Namespace) -> None:
             raise MalformedError("--device needs --seq, the batch's sequence number, or --from and --to")
     if args.disclose and args.first is None:
         raise MalformedError("--disclose goes with --from and --to")
+
+
+def _check_refresh(args: argparse.Namespace) -> None:
+    if args.log is None or args.policy is None or args.data is not None:
+        raise MalformedError("--refresh needs --log and --policy, and no --data")
+    if args.disclose or any(word is not None for word in (args.seq, args.epoch, args.leaf, args.first, args.last)):
+        raise MalformedError("--refresh takes whole files: no --seq, --epoch, --leaf, --from, --to or --disclose")
 
 
 def _made(args: argparse.Namespace) -> Iterator[tuple[str, ProofFile]]:
@@ -148,15 +154,19 @@ def _refreshed(args: argparse.Namespace) -> Iterator[tuple[str, ProofFile]]:
     """Each file under the current checkpoint of the log, and still proven."""
     policy = parse_file(args.policy, parse_policy)
     with log_reader(args.log) as (fetch, _):
-        _, tree = open_log(fetch, policy)
-        checkpoint = parse_note(fetch(CHECKPOINT_PATH) or b"", "checkpoint")
+        # Read once: a log that is alive may publish the next one at this very moment.
+        note = fetch(CHECKPOINT_PATH)
+        _, tree = open_log(lambda path: note if path == CHECKPOINT_PATH else fetch(path), policy)
+        checkpoint = parse_note(note or b"", "checkpoint")
         for path in args.refresh:
             old = parse_file(path, lambda data: parse_proof_file(data, limit=MAX_RANGE_FILE), MAX_RANGE_FILE)
             try:
                 new = refresh(old, tree, checkpoint)
                 _verify(new, policy)
-            except LedgerError as error:
-                raise type(error)(f"{path}: {error}") from None
+            except MalformedError as error:
+                raise MalformedError(f"{path}: {error}") from None
+            except VerificationError as error:
+                raise VerificationError(f"{path}: {error}") from None
             yield path.name.removesuffix(SUFFIX), new
 
 
@@ -177,6 +187,8 @@ def _write(named: list[tuple[str, ProofFile]], output: Path | None) -> None:
         return
     whole = len(named) == 1 and not output.is_dir()
     if not whole:
+        if len({name for name, _ in named}) < len(named):
+            raise MalformedError("two of the files have one name: refresh them into a directory each")
         output.mkdir(parents=True, exist_ok=True)
     for name, file in named:
         path = output if whole else output / f"{name}{SUFFIX}"

@@ -266,6 +266,7 @@ class LocalStorage(LocalReader):
         for path in paths:
             with self._durable(self._public), suppress(FileNotFoundError):
                 shutil.rmtree(self._public / path)
+            self._named.discard(self._public / path)  # one directory in 256 entries: they would fill the memory
 
     @contextmanager
     def _durable(self, where: Path) -> Iterator[None]:

@@ -6,14 +6,25 @@ from pathlib import Path
 from aggregator.enrolment import FOLDER
 from ledger.batch import Anchor, Notice, SealedBatch, header_hash, seal
 from ledger.envelope import format_envelope
-from ledger.events import enrol
+from ledger.events import ChainPlace, KeyEvent, enrol, revoke, rotate
 from ledger.info import BatchInfo, Clock, Source
-from ledger.keys import Ed25519Signer, key_id
+from ledger.keys import ED25519, EcdsaP256Signer, Ed25519Signer, key_id
 from ledger.reading import Reading, Scalar
 from ledger.writer.create import REGISTRAR_KEY, load_signer
 
 ORIGIN = "test.example/log"
 START_NS = 1_764_000_000 * 10**9
+
+
+def registrar(data: Path) -> Ed25519Signer:
+    """The registrar whom the log in `data` trusts."""
+    return load_signer(data / REGISTRAR_KEY).key
+
+
+def drop(data: Path, name: str, event: KeyEvent) -> None:
+    """Leaves `event` where the aggregator looks for it."""
+    (data / FOLDER).mkdir(exist_ok=True)
+    (data / FOLDER / name).write_bytes(event.encode())
 
 
 @dataclass
@@ -23,6 +34,7 @@ class Device:
     name: str
     number: int
     origin: str = ORIGIN
+    algorithm: int = ED25519
     seq: int = 0
     epoch: int = 0
     previous: bytes | None = None
@@ -30,15 +42,24 @@ class Device:
     sealed: list[SealedBatch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.signer = Ed25519Signer(bytes([self.number]) * 32)
-        self.key_id = key_id(1, self.signer.public_key)
+        signer = Ed25519Signer if self.algorithm == ED25519 else EcdsaP256Signer
+        self.signer = signer(bytes([self.number]) * 32)
+        self.key_id = key_id(self.algorithm, self.signer.public_key)
         self.source = bytes([self.number]) * 8
 
     def enrol(self, data: Path) -> None:
         """Leaves a signed enrolment where the aggregator looks for it."""
-        enrolment = enrol(self.signer, load_signer(data / REGISTRAR_KEY).key, self.origin)
-        (data / FOLDER).mkdir(exist_ok=True)
-        (data / FOLDER / f"{self.name}.enrol").write_bytes(enrolment.encode())
+        drop(data, f"{self.name}.enrol", enrol(self.signer, registrar(data), self.origin))
+
+    def rotate(self, data: Path, number: int, until: ChainPlace) -> "Device":
+        """Leaves a rotation to the key `number` there; the same device with that key and a chain of its own."""
+        new = Device(self.name, number, self.origin)
+        drop(data, f"{self.name}.rotate", rotate(self.signer, new.signer, registrar(data), self.origin, until))
+        return new
+
+    def revoke(self, data: Path, until: ChainPlace, name: str = "lost") -> None:
+        """Leaves a revocation of its key there, under any name."""
+        drop(data, f"{name}.revoke", revoke(self.key_id, registrar(data), self.origin, until, 1))
 
     def batch(self, count: int = 3, *, value: int = 70, notice: Notice | None = None) -> bytes:
         """The next batch of the chain, as an envelope."""

@@ -7,10 +7,10 @@ import pytest
 
 from aggregator.enrolment import FOLDER, Keys
 from aggregator.registry import Registry
-from ledger.entry import Commitment
-from ledger.events import enrol
+from ledger.entry import Commitment, KeyStateEntry, parse_entry
+from ledger.events import Enrolment, enrol
 from ledger.keys import Ed25519Signer
-from ledger.writer.create import REGISTRAR_KEY, load_signer, load_log_keys
+from ledger.writer.create import REGISTRAR_KEY, load_log_keys, load_signer
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 
@@ -22,13 +22,17 @@ def start(data, storage, registry):
     return writer, Keys(data, writer, storage, registry)
 
 
+def kinds(storage, writer):
+    return [type(parse_entry(entry)) for entry in storage.entries(0, writer.size)]
+
+
 def test_enrolment_is_one_entry_however_often_it_is_read(data, device):
     """A restart finds the key in the log and enrols nobody twice."""
     for _ in range(3):
         with LocalStorage(data) as storage, closing(Registry(data)) as registry:
             writer, keys = start(data, storage, registry)
             keys.scan()
-            assert writer.size == 1
+            assert kinds(storage, writer) == [Enrolment, KeyStateEntry]
             assert keys.find(device.key_id).device == "wrist-1"
 
 
@@ -41,7 +45,7 @@ def test_enrolment_dropped_while_running_is_taken(data, device):
         late.enrol(data)
         keys.scan()
         assert keys.find(late.key_id).device == "wrist-3"
-        assert writer.size == 2
+        assert kinds(storage, writer) == [Enrolment, KeyStateEntry] * 2
 
 
 def test_registry_that_was_lost_is_filled_again(data, device):
@@ -52,7 +56,7 @@ def test_registry_that_was_lost_is_filled_again(data, device):
     with LocalStorage(data) as storage, closing(Registry(data)) as registry:
         writer, keys = start(data, storage, registry)
         assert keys.find(device.key_id).device == "wrist-1"
-        assert writer.size == 1
+        assert kinds(storage, writer) == [Enrolment, KeyStateEntry]
 
 
 def forged(data):
@@ -78,5 +82,6 @@ def test_enrolment_that_is_no_good_is_named_and_left(data, device, case, caplog)
     with LocalStorage(data) as storage, closing(Registry(data)) as registry, caplog.at_level(logging.WARNING):
         writer, keys = start(data, storage, registry)
         keys.scan()
-        assert writer.size == len(keys) == 1
+        assert len(keys) == 1
+        assert kinds(storage, writer) == [Enrolment, KeyStateEntry]
     assert [f"{case}.enrol not taken" in record.message for record in caplog.records] == [True]

@@ -17,25 +17,30 @@ from aggregator.service import Service
 from aggregator.status import read_status
 from ledger.entry import BatchEntry, parse_entry
 from ledger.fsck import fsck
-from ledger.policy import parse_policy
+from ledger.keys import ECDSA_P256
+from ledger.policy import parse_policy, parse_trust
 from ledger.receipt import Reason, verify_placed, verify_receipt
-from ledger.writer.create import POLICY, load_log_keys
+from ledger.writer.create import POLICY, POLICY_PQ, TRUST, create_log, load_log_keys
 from ledger.writer.files import read_file
 from ledger.writer.local import PUBLIC, LocalReader, LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import StorageError
+from tests.writer.logs import checked
+from tests.writer.quorum import WITNESSES, Cosigners
 from vitalseal import topics
+from vitalseal.cli import main
 
 from .conversation import PATIENCE_S, Conversation
-from .devices import ORIGIN
+from .devices import ORIGIN, Device
 
 
 @asynccontextmanager
-async def serving(data, broker):
-    """An aggregator in threads of this process; what ended it is raised."""
-    config = AggregatorConfig(data, BrokerConfig(broker.host, broker.port), interval_s=0.1, quiet_interval_s=0.1)
+async def serving(data, broker, quorum=None, protocol=None):
+    """An aggregator in threads of this process, which knows what its broker speaks; what ended it is raised."""
+    connection = BrokerConfig(broker.host, broker.port, protocol or broker.protocol)
+    config = AggregatorConfig(data, connection, interval_s=0.1, quiet_interval_s=0.1)
     with LocalStorage(data) as storage, closing(Registry(data)) as registry:
-        writer = LogWriter(storage, load_log_keys(data).signers, lambda: 2**60)
+        writer = LogWriter(storage, load_log_keys(data).signers, lambda: 2**60, quorum=quorum)
         service = Service(config, storage, writer, registry)
         running = asyncio.create_task(asyncio.to_thread(service.run))
         try:
@@ -219,7 +224,10 @@ def connected(child):
 async def test_aggregator_killed_again_and_again_has_every_batch_once(data, device, other, broker):
     """SIGKILL at changing moments under traffic: devices send again, and the log has each batch in one entry."""
     config = data / "aggregator.toml"
-    config.write_text(f'data = "."\ninterval_s = 0.1\nquiet_interval_s = 0.1\n[broker]\nhost = "{broker.host}"\nport = {broker.port}\n')
+    config.write_text(
+        'data = "."\ninterval_s = 0.1\nquiet_interval_s = 0.1\n'
+        f'[broker]\nhost = "{broker.host}"\nport = {broker.port}\nprotocol = "{broker.protocol}"\n'
+    )
     batches = {each.name: [each.batch(2) for _ in range(60)] for each in (device, other)}
     async with Conversation(broker, "wrist-1", "wrist-2") as talk:
         for kill_after in (1, 7, 20, 45):
@@ -235,7 +243,61 @@ async def test_aggregator_killed_again_and_again_has_every_batch_once(data, devi
     assert sorted(batches_in_log(data)) == sorted(batch.header for each in (device, other) for batch in each.sealed)
 
 
+async def one_scan(service):
+    """A look at the folder of key events that began after this call is over."""
+    keys, done = service._keys, threading.Event()
+    scan = keys.scan
+
+    def scan_and_tell():
+        scan()
+        done.set()
+
+    keys.scan = scan_and_tell
+    assert await asyncio.to_thread(done.wait, PATIENCE_S)
+
+
+async def test_revocation_dropped_while_running_counts_from_the_next_scan_on(data, device, other, mosquitto):
+    """The file is all that it takes: nothing of that key is logged after it was found, and the others go on."""
+    trust = parse_trust((data / TRUST).read_bytes())
+    async with serving(data, mosquitto) as service, Conversation(mosquitto, "wrist-1", "wrist-2") as talk:
+        await talk.send("wrist-1", device.batch(), device.batch())
+        await talk.until(lambda talk: len(talk.placed("wrist-1")) == 2)
+        device.revoke(data, (0, 2))
+        await one_scan(service)
+        await talk.send("wrist-1", device.batch(), device.batch())
+        await talk.send("wrist-2", other.batch())
+        await talk.until(lambda talk: len(talk.rejects("wrist-1")) == 2 and talk.placed("wrist-2"))
+        assert talk.rejects("wrist-1") == [Reason.ENDED_KEY] * 2
+    assert batches_in_log(data) == [batch.header for batch in (*device.sealed[:2], other.sealed[0])]
+    log = checked(data, trust).log
+    assert log.entries == {"enrolments": 2, "revocations": 1, "batches": 3, "key states": 4}
+
+
+async def test_every_batch_of_a_run_can_be_proven_by_all_steps_after_it(tmp_path, mosquitto, capsys):
+    """The key state at the end covers what was logged until then, for devices of either algorithm."""
+    data = tmp_path / "data"
+    create_log(data, ORIGIN, witnesses=WITNESSES)
+    devices = [Device("wrist-1", 1), Device("chip-1", 5, algorithm=ECDSA_P256)]
+    for each in devices:
+        each.enrol(data)
+    async with serving(data, mosquitto, Cosigners(2_000_000_000)), Conversation(mosquitto, "wrist-1", "chip-1") as talk:
+        for each in devices:
+            await talk.send(each.name, each.batch(), each.batch())
+        await talk.until(lambda talk: len(talk.placed("wrist-1")) == len(talk.placed("chip-1")) == 2)
+    files = []
+    for each in devices:
+        key = ["--device", each.key_id.hex()]
+        for words in (["--key-status", key[1]], [*key, "--from", "0", "--to", "1", "--disclose"], [*key, "--seq", "1"]):
+            assert main(["ledger", "proof", "--data", str(data), *words, "-o", f"{tmp_path}/"]) == 0
+    files = [str(path) for path in sorted(tmp_path.glob("*.tlog-proof"))]
+    assert len(files) == 2 * (1 + 1 + 3)
+    for policy in (POLICY, POLICY_PQ):
+        rules = ["--policy", str(data / policy), "--trust", str(data / TRUST), "--strict"]
+        assert main(["verify", *files, *rules]) == 0
+    assert "unproven" not in capsys.readouterr().out.lower()
+
+
 async def test_aggregator_that_cannot_speak_mqtt_5_falls_back(data, broker):
     """`auto` finds the version that the broker has."""
-    async with serving(data, broker) as service:
+    async with serving(data, broker, protocol="auto") as service:
         assert service._broker.version == broker.protocol

@@ -1,6 +1,7 @@
 """`verify`, `ledger fsck` and `ledger proof` on a small log, sound and damaged."""
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -11,6 +12,7 @@ import pytest
 from aggregator.admission import Admission, Admitted
 from aggregator.enrolment import Keys
 from aggregator.registry import Registry
+from ledger.note import parse_note
 from ledger.writer.create import create_log, load_log_keys
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
@@ -19,7 +21,7 @@ from tests.aggregator.devices import ORIGIN, Device
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
-    """A log of an enrolment and five batches of three readings."""
+    """A log of an enrolment, its key state, and five batches of three readings."""
     data = tmp_path_factory.mktemp("log") / "data"
     create_log(data, ORIGIN)
     device = Device("wrist-1", 1)
@@ -128,14 +130,46 @@ def test_malformed_proof_is_exit_2_and_its_line(vitalseal, proof, log, change, s
     assert says in done.err
 
 
-def test_every_flipped_byte_of_a_proof_file_is_refused(vitalseal, proof, log):
+def flips(data, step):
+    """`data` with one bit of every `step`-th byte changed, and where."""
+    return ((at, data[:at] + bytes([data[at] ^ 0x01]) + data[at + 1 :]) for at in range(0, len(data), step))
+
+
+def test_every_flipped_byte_of_a_classical_proof_is_refused(vitalseal, log, tmp_path):
     """From the file to the exit code: no single byte can change."""
+    path = tmp_path / "small.tlog-proof"
+    words = ("--index", 2, "--leaf", 1, "--classical", "-o", path)
+    assert vitalseal("ledger", "proof", "--data", log, *words).code == 0
+    good = path.read_bytes()
+    for at, bad in flips(good, 3):  # every byte of every kind of field is tried in tests/ledger
+        path.write_bytes(bad)
+        assert vitalseal("verify", path, "--policy", log / "policy.txt").code in {1, 2}, at
+    path.write_bytes(good)
+    assert vitalseal("verify", path, "--policy", log / "policy.txt").code == 0
+
+
+@pytest.mark.parametrize("policy", ["policy.txt", "policy-pq.txt"])
+def test_flipped_byte_of_a_whole_proof_is_refused_or_changes_nothing(vitalseal, proof, log, policy):
+    """Only the line by a key that the policy does not name is not looked at, and it says nothing."""
     good = proof.read_bytes()
-    for at in range(0, len(good), 7):  # every byte of every kind of field is tried in tests/ledger
-        proof.write_bytes(good[:at] + bytes([good[at] ^ 0x01]) + good[at + 1 :])
-        assert vitalseal("verify", proof, "--policy", log / "policy.txt").code in {1, 2}, at
-    proof.write_bytes(good)
-    assert vitalseal("verify", proof, "--policy", log / "policy.txt").code == 0
+    check = ("verify", proof, "--policy", log / policy, "--json")
+    before = json.loads(vitalseal(*check).out)
+    ignored = []
+    for at, bad in flips(good, 17):
+        proof.write_bytes(bad)
+        done = vitalseal(*check)
+        if done.code == 0:
+            ignored.append(at)
+            after = json.loads(done.out)
+            assert [after[name] for name in FIELDS] == [before[name] for name in FIELDS]
+    lines = good.splitlines(keepends=True)
+    ed25519, ml_dsa = (len(b"".join(lines[:-2])), len(lines[-2])), (len(good) - len(lines[-1]), len(lines[-1]))
+    start, length = ml_dsa if policy == "policy.txt" else ed25519
+    assert all(start < at < start + length for at in ignored)
+    assert ignored
+
+
+FIELDS = ("result", "statement", "claim", "key_id", "epoch", "seq", "leaf_index", "index", "size", "root", "reading")
 
 
 def test_proof_by_reference_and_by_device_are_the_same(vitalseal, log, proof):
@@ -144,7 +178,7 @@ def test_proof_by_reference_and_by_device_are_the_same(vitalseal, log, proof):
 
     key = Twin("wrist-1", 1).key_id.hex()
     by_ref = vitalseal("ledger", "proof", "--data", log, "--ref", 2 * 4096 + 1)
-    by_device = vitalseal("ledger", "proof", "--data", log, "--device", key[:12], "--seq", 1, "--leaf", 1)
+    by_device = vitalseal("ledger", "proof", "--data", log, "--device", key[:12], "--seq", 0, "--leaf", 1)
     assert by_ref.out == by_device.out == proof.read_text()
 
 
@@ -163,11 +197,12 @@ def test_proof_of_a_whole_batch_is_a_file_a_reading(vitalseal, log, tmp_path):
     ("words", "code", "says"),
     [
         (["--index", "0"], 2, "not a batch"),
-        (["--index", "99"], 1, "outside a log of size"),
+        (["--index", "1"], 2, "not a batch"),
+        (["--index", "99"], 1, "entry 99 is not on the log"),
         (["--index", "2", "--leaf", "9"], 1, "leaves 0 to 3"),
         (["--device", "ab"], 2, "--seq"),
         (["--device", "zz", "--seq", "0"], 2, "0 enrolled keys"),
-        (["--ref", "-5"], 1, "outside a log of size"),
+        (["--ref", "-5"], 1, "entry -1 is not on the log"),
         (["--ref", "8193", "--leaf", "1"], 2, "leave --leaf out"),
         (["--index", "2", "--leaf", "1", "--seq", "0"], 2, "go with --device"),
         (["--device", "", "--seq", "0"], 2, "0 enrolled keys"),
@@ -222,18 +257,17 @@ def test_fsck_of_a_sound_log(vitalseal, log):
     """What the log holds, at a glance."""
     done = vitalseal("ledger", "fsck", log / "log", "--policy", log / "policy.txt")
     assert (done.code, done.err) == (0, "")
-    assert "size 6" in done.out
+    assert "size 7" in done.out
+    assert "entries: 5 batches, 1 enrolments, 1 key states" in done.out
     assert "readings committed to: 15, by 1 of 1 enrolled keys" in done.out
 
 
 def test_fsck_finds_every_flipped_byte(vitalseal, log, tmp_path):
-    """From the files to the exit code: every byte of checkpoint and tile, and a sample of the bundle's."""
+    """From the files to the exit code: every byte of classical checkpoint and tile, and a sample of the bundle's."""
     copy = tmp_path / "copy"
-    for path in (log / "log").rglob("*"):
-        if path.is_file():
-            target = copy / path.relative_to(log / "log")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
+    shutil.copytree(log / "log", copy)
+    checkpoint = copy / "checkpoint"
+    checkpoint.write_bytes(parse_note(checkpoint.read_bytes()).classical().encode())
     files = [path for path in copy.rglob("*") if path.is_file()]
     assert len(files) == 3
     for path in files:
@@ -245,6 +279,22 @@ def test_fsck_finds_every_flipped_byte(vitalseal, log, tmp_path):
             assert len(done.err.splitlines()) == 1
         path.write_bytes(good)
     assert vitalseal("ledger", "fsck", copy, "--policy", log / "policy.txt").code == 0
+
+
+def test_fsck_looks_at_the_post_quantum_line_if_the_policy_does(vitalseal, log, tmp_path):
+    """A sample of the bytes of that line: refused under its policy, and of no meaning under the other."""
+    copy = tmp_path / "copy"
+    shutil.copytree(log / "log", copy)
+    good = (copy / "checkpoint").read_bytes()
+    start = good.index(b"\n", good.index("\u2014".encode())) + 1
+    for at in range(start, len(good), 150):
+        (copy / "checkpoint").write_bytes(good[:at] + bytes([good[at] ^ 0x01]) + good[at + 1 :])
+        done = vitalseal("ledger", "fsck", copy, "--policy", log / "policy-pq.txt")
+        assert (done.code, len(done.err.splitlines())) == (1, 1), at
+        done = vitalseal("ledger", "fsck", copy, "--policy", log / "policy.txt")
+        assert done.code == 0 or "checkpoint: line 6" in done.err, at
+    (copy / "checkpoint").write_bytes(good)
+    assert vitalseal("ledger", "fsck", copy, "--policy", log / "policy-pq.txt").code == 0
 
 
 def test_fsck_of_no_directory(vitalseal, log):

@@ -15,6 +15,11 @@ SUBCOMMANDS = [
     ("verify",),
     ("ledger", "fsck"),
     ("ledger", "proof"),
+    ("ledger", "serve"),
+    ("ledger", "witness", "init"),
+    ("ledger", "witness", "run"),
+    ("ledger", "witness", "status"),
+    ("ledger", "witness", "add-key"),
     ("edge", "init"),
     ("edge", "run"),
     ("edge", "status"),
@@ -22,6 +27,9 @@ SUBCOMMANDS = [
     ("aggregator", "run"),
     ("aggregator", "status"),
     ("aggregator", "assign"),
+    ("aggregator", "revoke"),
+    ("aggregator", "log-key"),
+    ("aggregator", "close"),
     ("simulate", "fleet"),
 ]
 

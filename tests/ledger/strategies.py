@@ -1,19 +1,28 @@
 """Hypothesis strategies for every format, and the settings that keep them repeatable and short."""
 
+import dataclasses
 import os
 
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from ledger.add_checkpoint import AddCheckpoint
 from ledger.batch import Anchor, Header, Notice
 from ledger.checkpoint import Checkpoint
-from ledger.entry import BatchEntry, Commitment
+from ledger.completeness import RangeBatch, RangeProof
+from ledger.entry import BatchEntry, Closing, Commitment, KeyStateEntry, Opening, equivocation
+from ledger.events import Enrolment, Revocation, Rotation
 from ledger.info import BatchInfo, Source
+from ledger.keystate import KeyRecord
+from ledger.leaves import Leaf
 from ledger.note import Note, Signature
-from ledger.proof import LeafProof, ReadingProof
+from ledger.proof import LeafProof, ProofFile, ReadingProof
 from ledger.reading import Absent, Reading, Scalar, Waveform
 from ledger.receipt import Placed, Receipt, Reject, Status, Stored
+from ledger.status import StatusProof
 from ledger.tiles import ENTRIES, Tile
+
+from . import builders as b
 
 SECONDS = float(os.environ.get("VITALSEAL_FUZZ_SECONDS", "0"))
 
@@ -106,6 +115,61 @@ def headers(draw):
 batch_entries = st.builds(lambda header, signature: BatchEntry(header.encode(), signature), headers(), signatures)
 commitments = st.builds(Commitment, hashes)
 
+devices = [*(b.device(f"device {number}") for number in range(4)), *(b.SecureElement(f"{at}") for at in range(2))]
+keys = st.sampled_from([(device.algorithm, device.public_key) for device in devices])
+registrar_keys = st.sampled_from([device.public_key for device in devices if device.algorithm == 1])
+chain_places = st.tuples(uint32, uint64)
+enrolments = st.builds(
+    lambda origin, key, *rest: Enrolment(origin, *key, *rest), origins, keys, registrar_keys, signatures, signatures
+)
+rotations = st.builds(
+    lambda origin, pair, place, *rest: Rotation(origin, *pair[0], place, *pair[1], *rest),
+    origins,
+    st.tuples(keys, keys).filter(lambda pair: pair[0] != pair[1]),
+    chain_places,
+    registrar_keys,
+    signatures,
+    signatures,
+    signatures,
+)
+revocations = st.builds(Revocation, origins, hashes, chain_places, st.integers(1, 255), registrar_keys, signatures)
+key_events = enrolments | rotations | revocations
+key_states = st.builds(KeyStateEntry, uint64, uint32, hashes)
+
+
+@st.composite
+def equivocations(draw):
+    """Two headers that differ in their roots alone."""
+    header = draw(headers())
+    other = dataclasses.replace(header, root=draw(hashes.filter(lambda root: root != header.root)))
+    return equivocation(*(BatchEntry(item.encode(), draw(signatures)) for item in (header, other)))
+
+
+closings = st.builds(Closing, origins, st.lists(printable, min_size=1, max_size=16).map(tuple))
+openings = st.builds(Opening, origins, uint64, hashes)
+all_entries = batch_entries | commitments | key_events | key_states | equivocations() | closings | openings
+
+
+@st.composite
+def records(draw):
+    """A key's record that keeps the rules between its items."""
+    enrolled, until = draw(st.integers(0, 2**64 - 2)), draw(maybe(chain_places))
+    revoked = None if until is None else draw(maybe(st.integers(enrolled + 1, 2**64 - 1)))
+    return KeyRecord(draw(hashes), enrolled, until, revoked)
+
+
+status_proofs = st.builds(StatusProof, records(), uint32, paths, key_states, uint64, enrolments | rotations, paths)
+leaves = st.builds(Leaf, st.binary(min_size=16, max_size=16), st.binary(min_size=1, max_size=99)) | hashes
+range_batches = st.builds(
+    RangeBatch, st.binary(min_size=1, max_size=896), signatures, st.lists(leaves, max_size=5).map(tuple)
+)
+range_proofs = st.builds(
+    RangeProof,
+    st.integers(0, 255),
+    st.binary(min_size=1, max_size=128),
+    st.lists(range_batches, min_size=1, max_size=4).map(tuple),
+)
+
 note_lines = st.builds(Signature, names, st.binary(min_size=4, max_size=4), st.binary(min_size=1, max_size=90))
 note_texts = st.text("ab \n—é\u2028", max_size=40).map(lambda text: text + "\n")
 notes = st.builds(Note, note_texts, st.lists(note_lines, min_size=1, max_size=6).map(tuple))
@@ -125,6 +189,10 @@ leaf_proofs = st.builds(
     st.binary(min_size=1, max_size=300),
 )
 proofs = st.builds(ReadingProof, leaf_proofs, uint64, paths, notes)
+proof_files = st.builds(
+    ProofFile, (status_proofs | range_proofs).map(lambda proof: proof.encode()), uint64, paths, notes
+)
+add_checkpoints = st.builds(AddCheckpoint, uint64, paths, notes)
 
 placed = st.builds(Placed, uint32, uint64, uint64, paths)
 places = st.just((None, None)) | st.tuples(uint32, uint64)

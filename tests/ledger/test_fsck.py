@@ -8,8 +8,10 @@ from ledger.batch import Anchor, Notice, header_hash
 from ledger.entry import BatchEntry, commit_assignment, parse_entry
 from ledger.errors import LedgerError, MalformedError, VerificationError
 from ledger.events import Enrolment, enrol
+from ledger.follow import Follower
 from ledger.fsck import fsck, open_log, read_checkpoint
 from ledger.keys import Ed25519Signer
+from tests.vectors import logs
 
 from . import builders as b
 
@@ -267,6 +269,118 @@ def test_log_with_an_anchor_to_its_own_history(size):
     earlier = [ENROL, *commitments(256)]
     anchor = Anchor(size, b.naive_root([b.hash_entry(entry) for entry in earlier[:size]]))
     assert checked([*earlier, b.entry_of(b.sealed([b.scalar()], anchor=anchor))]).log.readings == 1
+
+
+WHOLE = [*logs.whole().entries[:-1], *commitments(540), logs.CLOSING]
+
+
+def checked_by(entries, resume=None, extra=(), **how):
+    """The report on a log of `entries`, resumed from saved text if given, and the last state that was saved."""
+    saved = []
+    files = b.log_files(entries) | dict(extra)
+    follower = None if resume is None else Follower.load(resume)
+    report = fsck(
+        files.get, POLICY, paths=list(files), resume=follower, save=lambda log: saved.append(log.dump()), **how
+    )
+    return report, saved
+
+
+def test_log_with_every_type_of_entry():
+    """What a log properly reports is counted and told, each once, and is no fault."""
+    told = []
+    report, _ = checked_by(WHOLE, tell=told.append)
+    expected = {"gap": 1, "outbox-lost": 1, "equivocation": 1, "revoked": 1, "closed": 1}
+    assert report.notices == expected
+    assert [finding.kind for finding in told] == ["gap", "outbox-lost", "equivocation", "revoked", "closed"]
+    assert not any(finding.fault for finding in told)
+    assert report.log.entries == {
+        "openings": 1,
+        "enrolments": 2,
+        "key states": 4,
+        "batches": 6,
+        "rotations": 1,
+        "entries of other versions": 1,
+        "equivocations": 1,
+        "revocations": 1,
+        "commitments": 541,
+        "closings": 1,
+    }
+
+
+@pytest.mark.parametrize("size", [*range(20), 100, 255, 256, 257, 511, 512, 513, len(WHOLE) - 1, len(WHOLE)])
+def test_log_checked_again_from_any_size(size):
+    """A check that is resumed from a smaller log reports, in sum, what one of the whole log does."""
+    whole, states = checked_by(WHOLE)
+    early, saved = checked_by(WHOLE[:size])
+    late, resaved = checked_by(WHOLE, saved[-1])
+    assert resaved[-1] == states[-1] == late.log.dump()
+    assert early.notices + late.notices == whole.notices
+    assert late.log.root() == whole.checkpoint.checkpoint.root
+    assert late.ahead == whole.ahead == 0
+
+
+def test_log_checked_again_with_its_anchors():
+    """Anchors in what is new are held against the tree, also to sizes before the place of resumption."""
+    anchor = Anchor(5, b.naive_root([b.hash_entry(entry) for entry in [ENROL, *commitments(300)][:5]]))
+    entries = [ENROL, *commitments(300), b.entry_of(b.sealed([b.scalar()], anchor=anchor))]
+    wrong = Anchor(5, bytes(32))
+    split = [*entries[:-1], b.entry_of(b.sealed([b.scalar()], anchor=wrong))]
+    _, saved = checked_by(entries[:290])
+    assert checked_by(entries, saved[-1])[0].log.readings == 1
+    with pytest.raises(VerificationError, match=r"entry 301: .*a split view"):
+        checked_by(split, saved[-1])
+
+
+@pytest.mark.parametrize("size", [1, 200, 256, 300, 512, 515])
+def test_log_checked_again_with_left_over_tiles(size):
+    """Left-over partial tiles count for ahead of the checkpoint neither in a whole check nor in a resumed one."""
+    entries = commitments(515)
+    left = [item for old in (7, 255, 300, 513) for item in b.tile_files(entries[:old]).items()]
+    _, saved = checked_by(entries[:size])
+    assert checked_by(entries, extra=left)[0].ahead == 0
+    assert checked_by(entries, saved[-1], left)[0].ahead == 0
+
+
+def test_log_checked_again_that_shrank_or_changed():
+    """A saved state of more entries, of other entries or of another log is no beginning of this one."""
+    _, saved = checked_by(commitments(300))
+    with pytest.raises(VerificationError, match="shrank"):
+        checked_by(commitments(299), saved[-1])
+    other = [logs.UNKNOWN, *commitments(300)]
+    with pytest.raises(LedgerError):
+        checked_by(other, saved[-1])
+    alien = Follower("other.example.org").dump()
+    with pytest.raises(VerificationError, match="is of the log"):
+        checked_by(commitments(3), alien)
+
+
+def test_log_saved_after_every_tile():
+    """The follower is handed out after every full tile and at the end."""
+    _, saved = checked_by(commitments(515))
+    assert [Follower.load(text).size for text in saved] == [256, 512, 515]
+
+
+def movable():
+    """The faulty logs in which nothing says at which index it is."""
+    fixed = (logs.OPENING, logs.CLOSING)
+    found = {name: log for name, log in logs.unsound().items() if not any(entry in fixed for entry in log.entries)}
+    return [name for name in found if "key state" not in name and "anchor" not in name]
+
+
+@pytest.mark.parametrize("name", movable())
+def test_log_with_a_fault_behind_others(name):
+    """Each fault between entries is found behind a tile of other entries too, whole and resumed."""
+    log = logs.unsound()[name]
+    before = commitments(255)
+    signers = [b.NoteSigner("r", b.seed(who)) for who in ("registrar", "other registrar")]
+    keys = {signer.verifier.public_key: signer.verifier for signer in signers}
+    trust = None if log.trust is None else [keys[who.public_key] for who in log.trust]
+    _, saved = checked_by(before)
+    for resume in (None, saved[-1]):
+        follower = resume and Follower.load(resume, trust and frozenset(key.public_key for key in trust))
+        files = b.log_files([*before, *log.entries])
+        with pytest.raises(LedgerError, match=rf"^entry {255 + log.fault}: "):
+            fsck(files.get, POLICY, trust=trust, paths=list(files), resume=follower or None)
 
 
 def test_enrolment_is_what_the_log_says():

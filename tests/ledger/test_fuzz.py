@@ -6,7 +6,7 @@ A few seconds by default. `VITALSEAL_FUZZ_SECONDS=60` spends that long on each p
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,23 +14,32 @@ import msgpack
 import pytest
 
 from ledger import canonical
+from ledger.add_checkpoint import AddCheckpoint, parse_add_checkpoint
 from ledger.batch import Anchor, Header, Notice
 from ledger.checkpoint import parse_checkpoint
+from ledger.completeness import parse_range_proof, verify_range
 from ledger.entry import commit_assignment, parse_entry
 from ledger.envelope import format_envelope, parse_envelope
 from ledger.errors import MalformedError, VerificationError
+from ledger.events import parse_event
+from ledger.follow import Follower
 from ledger.fsck import fsck
 from ledger.info import BatchInfo
+from ledger.keystate import parse_record
 from ledger.note import NoteSigner, parse_note, parse_vkey
-from ledger.policy import parse_policy, parse_trust
-from ledger.proof import parse_leaf_proof, parse_proof
+from ledger.policy import Policy, parse_policy, parse_trust
+from ledger.proof import parse_leaf_proof, parse_proof, parse_proof_file, read_proof
 from ledger.reading import Reading
 from ledger.receipt import Placed, Receipt, Reject, Status, Stored, parse_message, parse_status, verify_receipt
+from ledger.status import parse_status_proof, verify_status
 from ledger.strict import encode_base64
 from ledger.tiles import Tile, format_bundle, format_tile, parse_bundle, parse_tile, parse_tile_path
-from ledger.verify import verify_proof
+from ledger.verify import verify_leaf, verify_proof
+from tests.vectors import completeness, logs, postquantum, status, texts
+from tests.vectors import events as event_vectors
 
 from . import builders as b
+from . import past as p
 
 ROUNDS = 1500
 SECONDS = float(os.environ.get("VITALSEAL_FUZZ_SECONDS", "0"))
@@ -89,6 +98,26 @@ def targets() -> dict[str, Target]:
     vkeys = tuple(str(key).encode() for key in (b.log_signer().verifier, b.HOSPITAL.vkey))
     bodies = tuple(entry_batch.info for entry_batch in batches)
     files = b.log_files(b.small_log(4), cosigned=cosigned)
+    past = logs.whole()
+    events = tuple(past.entries) + tuple(
+        bytes.fromhex(vector["hex"]) for vector in event_vectors.entries() if vector["result"] == "ok"
+    )
+    records = tuple(bytes.fromhex(vector["hex"]) for vector in event_vectors.records() if vector["result"] == "ok")
+    known = status.history()
+    statuses = tuple(known.status(device) for device in (b.device("next"), b.SecureElement(), b.device("third")))
+    ranges = tuple(
+        completeness.history().range(device, numbers, shown)
+        for device, numbers, shown in ((b.device(), range(6), None), (b.SecureElement(), (0, 1), ((1, 1),)))
+    )
+    pq_proof = next(data for name, data, *_ in postquantum.good() if name == "ML-DSA, witnesses")
+    pq_note = parse_proof(pq_proof).checkpoint
+    pq_keys = (texts.PQ_LOG.vkey, texts.PQ_HOSPITAL.vkey)
+    pq_policy = postquantum.PQ_ONLY.encode()
+    pq_vkeys = tuple(str(key).encode() for key in pq_keys)
+    request = AddCheckpoint(3, (bytes(32), bytes(32)), note).encode()
+    pq_request = AddCheckpoint(0, (), pq_note).encode()
+    skeys = tuple(NoteSigner("log.example.org", b.seed("log"), kind).skey().encode() for kind in (1, 4, 6))
+    saved = tuple(followed(past.entries[:count]) for count in (0, 3, 19))
     place = Tile(0, 0, 3)
     bundle = Tile(-1, 0, 3)
 
@@ -105,10 +134,25 @@ def targets() -> dict[str, Target]:
         "info": Target(BatchInfo.decode, bodies, encoded, packed=True),
         "header": Target(Header.decode, tuple(batch.header for batch in batches), encoded, packed=True),
         "envelope": Target(parse_envelope, tuple(map(format_envelope, batches)), packed=True),
-        "entry": Target(parse_entry, tuple(entries), packed=True),
-        "note": Target(parse_note, (note.encode(), b"a\n\nb\n\n" + str(note.signatures[0]).encode()), encoded),
-        "vkey": Target(textual(parse_vkey), vkeys, lambda key: str(key).encode()),
-        "skey": Target(textual(NoteSigner.parse), (b.log_signer().skey().encode(),), lambda s: s.skey().encode()),
+        "entry": Target(parse_entry, (*entries, *events), packed=True),
+        "event": Target(lambda data: parse_event(data, (bytes(64),)), event_statements(), packed=True),
+        "record": Target(parse_record, records, encoded, packed=True),
+        "status extra": Target(parse_status_proof, tuple(file.extra for file in statuses), encoded, packed=True),
+        "range extra": Target(parse_range_proof, tuple(file.extra for file in ranges), encoded, packed=True),
+        "status file": Target(parse_proof_file, tuple(map(encoded, statuses)), encoded),
+        "range file": Target(parse_proof_file, tuple(map(encoded, ranges)), encoded),
+        "verify any": Target(lambda d: verify_any(d, strict), tuple(map(encoded, (*statuses, *ranges, proof)))),
+        "verify ML-DSA": Target(lambda d: verify_proof(d, b.policy(postquantum.PQ_ONLY)), (pq_proof,)),
+        "add-checkpoint": Target(parse_add_checkpoint, (request, pq_request), encoded),
+        "saved state": Target(textual(resumed), saved),
+        "log entry": Target(lambda d: appended(d, saved), tuple(past.entries), packed=True),
+        "note": Target(
+            parse_note,
+            (note.encode(), b"a\n\nb\n\n" + str(note.signatures[0]).encode(), pq_note.encode()),
+            encoded,
+        ),
+        "vkey": Target(textual(parse_vkey), (*vkeys, *pq_vkeys), lambda key: str(key).encode()),
+        "skey": Target(textual(NoteSigner.parse), skeys, lambda s: s.skey().encode()),
         "checkpoint": Target(textual(parse_checkpoint), (note.text.encode(),), lambda c: c.text().encode()),
         "path": Target(
             textual(parse_tile_path),
@@ -117,7 +161,7 @@ def targets() -> dict[str, Target]:
         ),
         "tile": Target(lambda d: parse_tile(d, place), (bytes(range(96)),), format_tile),
         "bundle": Target(lambda d: parse_bundle(d, bundle), (format_bundle([b"", b"a", b"bc"]),), format_bundle),
-        "policy": Target(parse_policy, policies),
+        "policy": Target(parse_policy, (*policies, pq_policy)),
         "trust": Target(parse_trust, (vkeys[0], b"# x\n\n" + vkeys[0] + b"\n")),
         "proof": Target(parse_proof, (proof.encode(), info_proof.encode()), encoded),
         "leaf": Target(parse_leaf_proof, (proof.leaf.encode(), info_proof.leaf.encode()), encoded, packed=True),
@@ -127,6 +171,47 @@ def targets() -> dict[str, Target]:
         "receipt": Target(check_receipt, tuple(map(encoded, messages)), packed=True),
         "fsck": Target(lambda d: fsck((files | {"checkpoint": d}).get, strict), (files["checkpoint"],)),
     }
+
+
+def event_statements() -> tuple[bytes, ...]:
+    """The statements of key events, and of one from another time."""
+    return tuple(b.pack(fields) for fields in (event_vectors.REVOKE, [4, "?"]))
+
+
+def followed(entries: Sequence[bytes]) -> bytes:
+    """What a follower of these entries writes down."""
+    follower = Follower(b.ORIGIN)
+    for entry in entries:
+        follower.add(entry)
+    return follower.dump().encode()
+
+
+def resumed(text: str) -> Follower:
+    """A follower taken up from `text`, and given something to do."""
+    follower = Follower.load(text)
+    for entry in (logs.ENROL, logs.B0, p.state_entry(follower.size, [])):
+        follower.add(entry)
+    follower.root()
+    follower.dump()
+    return follower
+
+
+def appended(data: bytes, saved: Sequence[bytes]) -> None:
+    """An entry after each of these beginnings of a log: whatever it is, what is wrong with it is a finding."""
+    for state in saved:
+        for finding in Follower.load(state.decode()).add(data):
+            assert "\n" not in str(finding.error())
+
+
+def verify_any(data: bytes, policy: Policy) -> object:
+    """What the file proves, whatever its form, as the command has it."""
+    file = parse_proof_file(data)
+    match file.form:
+        case 2:
+            return verify_status(file, policy)
+        case 3:
+            return verify_range(file, policy)
+    return verify_leaf(read_proof(file), policy)
 
 
 NAMES = tuple(targets())

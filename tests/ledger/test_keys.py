@@ -1,15 +1,31 @@
-"""Ed25519 as the ledger accepts it: published edge cases, small-order keys, other spellings of a point."""
+"""Ed25519 and P-256 as the ledger accepts them: published edge cases, small-order keys, other spellings."""
 
 import hashlib
 import json
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ledger.errors import MalformedError, VerificationError
-from ledger.keys import ALGORITHM_NAMES, ED25519, Ed25519Signer, check_public_key, check_signature, key_id
+from ledger.keys import (
+    ALGORITHM_NAMES,
+    ECDSA_P256,
+    ED25519,
+    EcdsaP256Signer,
+    Ed25519Signer,
+    check_public_key,
+    check_signature,
+    key_id,
+    raw_signature,
+)
+from ledger.note import NoteSigner
+from tests.vectors import p256
 
 from . import builders as b
 from .published import published
+from .strategies import examples
 
 P = 2**255 - 19
 D = -121665 * pow(121666, -1, P) % P
@@ -141,3 +157,44 @@ def test_signer_known_answer():
     signer = Ed25519Signer(seed)
     assert signer.public_key.hex() == "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
     assert signer.sign(b"").hex().startswith("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974")
+
+
+@examples
+@given(st.binary(max_size=40), st.integers(1, b.P256_ORDER - 1))
+def test_p256_signature_has_one_spelling(message, scalar):
+    """What our P-256 signer signs verifies, with the lower s; with the other s, or another byte, it does not."""
+    signer = EcdsaP256Signer(scalar.to_bytes(32, "big"))
+    assert signer.public_key == p256.encoded(p256.times(scalar, p256.BASE))
+    signature = signer.sign(message)
+    check_signature(ECDSA_P256, signer.public_key, signature, message)
+    s = int.from_bytes(signature[32:], "big")
+    assert s <= b.P256_ORDER // 2
+    other = signature[:32] + (b.P256_ORDER - s).to_bytes(32, "big")
+    for wrong in (other, signature[:-1], signature + b"\0", signature[:-1] + bytes([signature[-1] ^ 1])):
+        with pytest.raises(VerificationError):
+            check_signature(ECDSA_P256, signer.public_key, wrong, message)
+    assert raw_signature(encode_dss_signature(int.from_bytes(signature[:32], "big"), s)) == signature
+    assert raw_signature(encode_dss_signature(int.from_bytes(signature[:32], "big"), b.P256_ORDER - s)) == signature
+
+
+@examples
+@given(st.binary(min_size=33, max_size=33))
+def test_p256_key_as_the_curve_says(data):
+    """Of 33 bytes behind 2 or 3, exactly the x coordinates of points, in their one spelling, are keys."""
+    key = bytes([2 + data[0] % 2]) + data[1:]
+    x = int.from_bytes(key[1:], "big")
+    if x < p256.P and p256.point_at(x) is not None:
+        check_public_key(ECDSA_P256, key)
+    else:
+        with pytest.raises(MalformedError, match="not a point"):
+            check_public_key(ECDSA_P256, key)
+
+
+def test_post_quantum_key_signs_only_checkpoints():
+    """A note key of another type than 0x01 signs neither a text nor a key event."""
+    for kind in (4, 6):
+        signer = NoteSigner("example.org", b.seed("log"), kind)
+        with pytest.raises(ValueError, match="0x01"):
+            signer.sign("text\n")
+        with pytest.raises(ValueError, match="0x01"):
+            _ = signer.key

@@ -1,16 +1,21 @@
 """Must-show 4: whatever single byte of a proof or of a log is changed, nothing false is ever proven."""
 
+import dataclasses
 import re
 
 import pytest
 
+from ledger.completeness import VerifiedRange, verify_range
 from ledger.errors import LedgerError, MalformedError, VerificationError
 from ledger.fsck import fsck
 from ledger.note import Note
-from ledger.proof import ReadingProof
-from ledger.verify import VerifiedReading, verify_proof
+from ledger.proof import ProofFile, ReadingProof, parse_proof_file, read_proof
+from ledger.status import KeyStatus, verify_status
+from ledger.verify import VerifiedReading, verify_leaf, verify_proof
+from tests.vectors import logs, postquantum, texts
 
 from . import builders as b
+from . import past as p
 
 MASKS = (0x01, 0x80, 0xFF)
 WITNESSES = (b.HOSPITAL, b.REGULATOR, b.PATIENTS)
@@ -30,6 +35,123 @@ def statement(proven: VerifiedReading):
         (proven.reading, proven.info, proven.header, proven.algorithm, proven.public_key),
         (proven.index, proven.leaf_index, proven.checkpoint),
     )
+
+
+def status_statement(proven: KeyStatus):
+    """All that a key-status proof states but its time."""
+    return proven.record, proven.registrar_key, proven.origin, proven.size
+
+
+def range_statement(proven: VerifiedRange):
+    """All that a completeness proof states but its time."""
+    place = (proven.key_id, proven.algorithm, proven.epoch, proven.first, proven.last)
+    return *place, proven.readings, proven.disclosed, proven.gaps, proven.index, proven.checkpoint
+
+
+def unchanged_but_lines(file: ProofFile, verify, stated, samples=None):
+    """No byte of a file but those of signature lines can be changed, and then what is stated is the same.
+
+    `samples` are the offsets to change; all if not given. The names on the lines that could be changed are returned.
+    """
+    data = file.encode()
+    good = stated(verify(parse_proof_file(data)))
+    first = data.rindex(b"\n\n") + 2
+    names = [line.name for line in file.checkpoint.signatures]
+    free = set()
+    for at in range(len(data)) if samples is None else samples:
+        for mask in MASKS:
+            changed = data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :]
+            try:
+                got = verify(parse_proof_file(changed))
+            except (MalformedError, VerificationError):
+                continue
+            assert at >= first, f"byte {at} is not in a signature line"
+            assert stated(got) == good
+            free.add(names[data[first:at].count(b"\n")])
+    return free
+
+
+def record_past():
+    """A log with a key rotated to, one rotated away and one revoked."""
+    past = p.Past()
+    for device in (b.device(), b.SecureElement()):
+        past.enrol(device)
+    past.seal(b.scalar(), b.absent(), signer=b.device())
+    past.seal(signer=b.device())
+    past.rotate(b.device(), b.device("next"), (0, 9))
+    past.seal(b.scalar(61), signer=b.device())
+    past.revoke(b.SecureElement(), (0, 1))
+    past.state()
+    return past
+
+
+STRANGERS = [(b.STRANGER, b.NOW)]
+NO_WITNESS = b.policy(b.policy_text())
+
+
+@pytest.mark.parametrize("device", [b.device(), b.SecureElement(), b.device("next")], ids=["ended", "revoked", "good"])
+def test_key_status_with_any_byte_changed(device):
+    """Of a key-status proof, only bytes of a stranger's line may change, and then the same record is proven."""
+    file = record_past().status(device, cosigned=STRANGERS)
+    free = unchanged_but_lines(file, lambda found: verify_status(found, NO_WITNESS), status_statement)
+    assert free == {b.STRANGER.name}
+
+
+def test_key_status_with_any_byte_changed_and_all_witnesses_needed():
+    """Under a quorum of all three, no byte may change at all."""
+    policy = b.policy(b.policy_text("group all3 all hospital regulator patients\nquorum all3", witnesses=WITNESSES))
+    file = record_past().status(b.SecureElement(), cosigned=list(zip(WITNESSES, TIMES, strict=True)))
+    assert unchanged_but_lines(file, lambda found: verify_status(found, policy), status_statement) == set()
+
+
+@pytest.mark.parametrize("disclosed", [None, (), ((0, 1), (2, 0))], ids=["all", "nothing", "some"])
+def test_range_with_any_byte_changed(disclosed):
+    """Of a completeness proof, only bytes of a stranger's line may change, and then the same range is proven."""
+    file = record_past().range(b.device(), range(3), disclosed, STRANGERS)
+    free = unchanged_but_lines(file, lambda found: verify_range(found, NO_WITNESS), range_statement)
+    assert free == {b.STRANGER.name}
+
+
+def test_proof_of_a_secure_element_with_any_byte_changed():
+    """The same of a proof that a P-256 key signed: one signature, one spelling."""
+    element = b.SecureElement()
+    batch = b.sealed([b.scalar()], signer=element)
+    proof = b.reading_proof(batch, 1, [b.entry_of(batch)], 0, cosigned=STRANGERS, signer=element)
+    _, proven = outcomes(proof, NO_WITNESS)
+    assert proven == {b.STRANGER.name: {(None, ())}}
+
+
+def post_quantum(file):
+    """`file` with lines of type 0x06 by log and witnesses alone."""
+    text = file.checkpoint.text
+    lines = [texts.PQ_LOG.cosign(text, b.NOW), *(witness.cosign(text, at) for witness, at in postquantum.PQ_SEEN)]
+    return dataclasses.replace(file, checkpoint=Note(text, tuple(lines)))
+
+
+def sampled(file):
+    """Every byte before the signature lines, of each line all but the signature, and every 61st byte of that."""
+    data = file.encode()
+    first = data.rindex(b"\n\n") + 2
+    return [at for at in range(len(data)) if at < first or (at - first) % 3300 < 80 or not at % 61]
+
+
+def test_proof_with_post_quantum_lines_with_bytes_changed():
+    """Under ML-DSA-44 keys alone, only a witness's line that the quorum can do without may be lost."""
+    proof = postquantum.lines()[0]
+    file = post_quantum(ProofFile(proof.leaf.encode(), proof.index, proof.inclusion, proof.checkpoint))
+    policy = b.policy(postquantum.PQ_ONLY)
+    free = unchanged_but_lines(file, lambda found: verify_leaf(read_proof(found), policy), statement, sampled(file))
+    assert free == {witness.name for witness in WITNESSES}
+
+
+def test_proof_with_post_quantum_lines_with_bytes_changed_and_no_witness():
+    """Under the log's ML-DSA-44 key alone, no byte of its line may change, not even of its time."""
+    proof = postquantum.lines()[0]
+    note = Note(proof.checkpoint.text, (texts.PQ_LOG.cosign(proof.checkpoint.text, b.NOW),))
+    file = ProofFile(proof.leaf.encode(), proof.index, proof.inclusion, note)
+    policy = b.policy(postquantum.LOG_ONLY)
+    free = unchanged_but_lines(file, lambda found: verify_leaf(read_proof(found), policy), statement, sampled(file))
+    assert free == set()
 
 
 def proof_of(leaf_index, cosigned, size=4):
@@ -194,6 +316,16 @@ def test_log_with_any_byte_changed():
             if check_log(files | {path: changed}, policy):
                 assert path == "checkpoint"
                 assert at >= free
+
+
+def test_log_of_every_entry_with_any_byte_changed():
+    """The same for a log with every type of entry."""
+    files = b.log_files(logs.whole().entries)
+    assert check_log(files, NO_WITNESS)
+    for path, data in files.items():
+        for at, changed in tampered(data):
+            if at % 7 == 0 or path == "checkpoint":
+                assert not check_log(files | {path: changed}, NO_WITNESS), (path, at)
 
 
 def test_log_of_300_with_bytes_changed():

@@ -1,6 +1,9 @@
 """The project's own vectors: the committed files are what the generator writes, and the ledger agrees with each."""
 
+import contextlib
+import glob
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,19 +13,26 @@ import pytest
 from ledger import canonical, merkle
 from ledger.batch import Header
 from ledger.checkpoint import parse_checkpoint
-from ledger.entry import BatchEntry, Commitment, parse_entry
+from ledger.completeness import verify_range
+from ledger.entry import BatchEntry, Closing, Commitment, Equivocation, KeyStateEntry, Opening, parse_entry
 from ledger.envelope import parse_envelope
 from ledger.errors import MalformedError, VerificationError
-from ledger.events import Enrolment
+from ledger.events import Enrolment, Revocation, Rotation
+from ledger.fsck import fsck
 from ledger.info import BatchInfo
-from ledger.keys import check_public_key, key_id
+from ledger.keys import check_public_key, check_signature, key_id
+from ledger.keystate import parse_record
 from ledger.note import Note, parse_note, parse_vkey, verify_note
 from ledger.policy import parse_policy, parse_trust
+from ledger.proof import parse_proof_file
 from ledger.reading import Absent, Reading, Scalar
 from ledger.receipt import Receipt, Reject, Stored, parse_message, parse_status
-from ledger.tiles import ENTRIES, Tile, TileReader, parse_bundle, parse_tile_path, tiles_of
 from ledger.report import UnprovenError
+from ledger.status import verify_status
+from ledger.tiles import ENTRIES, Tile, TileReader, parse_bundle, parse_tile_path, tiles_of
 from ledger.verify import verify_proof
+
+from . import builders as b
 
 FOLDER = Path(__file__).parents[1] / "vectors"
 
@@ -162,26 +172,110 @@ def test_envelope_vector(vector):
     check(vector, parse_envelope, envelope_fields)
 
 
+PLAIN = {
+    Commitment: ("commitment", "digest"),
+    KeyStateEntry: ("key state", "size", "count", "root"),
+    Closing: ("closing", "successor", "keys"),
+    Opening: ("opening", "predecessor", "size", "root"),
+}
+
+
+def entry_fields(entry, data):
+    """An entry as the vectors show it."""
+    match entry:
+        case BatchEntry():
+            fields = {"type": "batch", "header": entry.header.hex(), "signature": entry.signature.hex()}
+        case Enrolment() | Rotation() | Revocation():
+            fields = event_fields(entry)
+        case Equivocation():
+            return equivocation_fields(entry)
+        case Commitment() | KeyStateEntry() | Closing() | Opening():
+            kind, *names = PLAIN[type(entry)]
+            return {"type": kind} | named(entry, *names)
+        case _:
+            fields = {"type": "unknown"}
+    return fields | {"leaf_hash": merkle.hash_leaf(data).hex()}
+
+
+def equivocation_fields(entry):
+    """An equivocation as the vectors show it."""
+    parts = {
+        f"{which}_{part}": getattr(getattr(entry, which), part).hex()
+        for which in ("first", "second")
+        for part in ("header", "signature")
+    }
+    return {"type": "equivocation", **parts, "signed": holds(lambda: entry.check(1, b.device().public_key))}
+
+
+def event_fields(event):
+    """A key event as the vectors show it."""
+    match event:
+        case Enrolment():
+            names = ("origin", "algorithm", "public_key", "registrar_key", "key_id")
+            signatures = (event.device_signature, event.registrar_signature)
+        case Rotation():
+            names = ("origin", "old_algorithm", "old_public_key", "algorithm", "public_key", "registrar_key")
+            names += ("key_id", "old_key_id")
+            signatures = (event.device_signature, event.old_signature, event.registrar_signature)
+        case Revocation():
+            names = ("origin", "key_id", "reason", "registrar_key")
+            signatures = (event.registrar_signature,)
+    fields = {"type": type(event).__name__.lower()} | named(event, *names)
+    if not isinstance(event, Enrolment):
+        fields |= dict(zip(("epoch", "seq"), shown(event.until), strict=True))
+    return fields | {"signatures": shown(signatures), "signed": holds(event.check)}
+
+
+def named(value, *names):
+    """These fields of a value as the vectors show them."""
+    return {name: shown(getattr(value, name)) for name in names}
+
+
+def holds(check):
+    """Whether `check` passes."""
+    try:
+        check()
+    except VerificationError:
+        return False
+    return True
+
+
 @vectors("entries")
 def test_entry_vector(vector):
-    """Entries and their leaf hashes."""
+    """Entries, their leaf hashes, and whether the signatures in them hold."""
+    check(vector, parse_entry, lambda entry: entry_fields(entry, bytes.fromhex(vector["hex"])))
 
-    def fields(entry):
-        leaf = {"leaf_hash": merkle.hash_leaf(bytes.fromhex(vector["hex"])).hex()}
-        match entry:
-            case BatchEntry():
-                parts = {"type": "batch", "header": entry.header.hex(), "signature": entry.signature.hex()}
-                return parts | leaf
-            case Enrolment():
-                entry.check()
-                names = ("origin", "algorithm", "public_key", "registrar_key", "key_id")
-                return {"type": "enrolment", **{name: shown(getattr(entry, name)) for name in names}} | leaf
-            case Commitment():
-                return {"type": "commitment", "digest": entry.digest.hex()}
-            case _:
-                return {"type": "unknown"} | leaf
 
-    check(vector, parse_entry, fields)
+@vectors("records")
+def test_record_vector(vector):
+    """Records of key states and their leaf hashes."""
+
+    def fields(record):
+        return named(record, "key_id", "enrolled", "until", "revoked") | {"leaf_hash": record.leaf_hash().hex()}
+
+    check(vector, parse_record, fields)
+
+
+@vectors("goodness")
+def test_goodness_vector(vector):
+    """Whether a record is good for a place and an index."""
+    record = parse_record(bytes.fromhex(vector["record"]))
+    place = (int(vector["epoch"]), int(vector["seq"]))
+    assert holds(lambda: record.check_good(place, int(vector["index"]))) == (vector["result"] == "ok")
+
+
+@vectors("logs")
+def test_log_vector(vector):
+    """Whole logs: what they report, or the index of their first fault."""
+    files = b.log_files([bytes.fromhex(entry) for entry in vector["entries"]])
+    trust = parse_trust(vector["trust"].encode()) if "trust" in vector else None
+    try:
+        report = fsck(files.get, b.policy(b.policy_text()), trust=trust, paths=list(files))
+        found = {"result": "ok", "notices": {kind: str(count) for kind, count in sorted(report.notices.items())}}
+    except (MalformedError, VerificationError) as error:
+        result = "malformed" if isinstance(error, MalformedError) else "unproven"
+        found = {"result": result, "index": re.fullmatch(r"entry ([0-9]+): .*", str(error))[1]}
+    assert found == {name: vector[name] for name in found}
 
 
 @vectors("keys")
@@ -194,6 +288,14 @@ def test_key_vector(vector):
     else:
         check_public_key(vector["algorithm"], key)
         assert key_id(vector["algorithm"], key).hex() == vector["key_id"]
+
+
+@vectors("signatures")
+def test_signature_vector(vector):
+    """Device signatures."""
+    key, signature, message = (bytes.fromhex(vector[name]) for name in ("public_key", "signature", "message"))
+    held = holds(lambda: check_signature(vector["algorithm"], key, signature, message))
+    assert held == (vector["result"] == "ok")
 
 
 @vectors("vkeys")
@@ -279,7 +381,7 @@ def test_bundle_vector(vector):
         assert shown(parse_bundle(bytes.fromhex(vector["hex"]), tile)) == vector["entries"]
 
 
-def test_log_vector():
+def test_small_log_vector():
     """A small log: its files, hashes and proofs."""
     log = TILES["log"]
     files = {path: bytes.fromhex(data) for path, data in log["files"].items()}
@@ -346,7 +448,49 @@ def test_status_vector(vector):
     check(vector, parse_status, lambda status: {"online": str(int(status.online)), "size": str(status.size)})
 
 
-PROOFS = sorted(path.with_suffix("") for path in (FOLDER / "proofs").glob("*/*.tlog-proof"))
+def stems(form):
+    """Parametrises a test over the proof files of one form, by what is common to the names of their files."""
+    found = sorted(path.with_suffix("") for path in (FOLDER / form).glob("*/*.tlog-proof"))
+    return pytest.mark.parametrize("stem", found, ids=lambda path: f"{path.parent.name}/{path.name}")
+
+
+def beside(stem, suffix):
+    """The bytes of a file of a vector, None if it has none."""
+    path = Path(f"{stem}.{suffix}")
+    return path.read_bytes() if path.exists() else None
+
+
+def given(stem):
+    """Policy, trust, and the key statuses that count, of those beside a proof."""
+    policy = parse_policy(beside(stem, "policy"))
+    data = beside(stem, "trust")
+    statuses = []
+    for path in sorted(stem.parent.glob(f"{glob.escape(stem.name)}.status-*")):
+        with contextlib.suppress(MalformedError, UnprovenError):
+            statuses.append(verify_status(parse_proof_file(path.read_bytes()), policy))
+    return policy, None if data is None else parse_trust(data), statuses
+
+
+def outcome(verify, fields):
+    """What `verify` found, as the vectors say it."""
+    try:
+        return fields(verify())
+    except MalformedError:
+        return {"result": "malformed"}
+    except UnprovenError as error:
+        failed = [step.number for step in error.steps if step.result == "failed"]
+        assert len(failed) == 1
+        return {"result": "unproven", "step": failed[0]}
+
+
+def strictly(verify):
+    """The step that a strict verification reports, None if it proves."""
+    try:
+        verify()
+    except UnprovenError as error:
+        unpassed = [step for step in error.steps if step.result != "passed"]
+        return next((step.number for step in unpassed if step.result == "failed"), unpassed[0].number)
+    return None
 
 
 def proven_fields(proven):
@@ -370,8 +514,11 @@ def proven_fields(proven):
         "body": body.hex(),
         "reading": None,
     }
-    if reading is None:
-        return fields
+    return fields if reading is None else fields | {"reading": leaf_fields(reading)}
+
+
+def leaf_fields(reading):
+    """A reading as the vectors of proofs show it."""
     common = reading_fields(reading)
     form, *rest = common.pop("value")
     match form:
@@ -388,26 +535,86 @@ def proven_fields(proven):
                 "scale": rest[2:4],
                 "origin": rest[4:6],
             }
-    return fields | {"reading": common | value}
+    return common | value
 
 
-@pytest.mark.parametrize("stem", PROOFS, ids=lambda path: f"{path.parent.name}/{path.name}")
+@stems("proofs")
 def test_proof_vector(stem):
     """Proof files: proven with exactly this statement, or refused at exactly this step."""
-    expected = json.loads(Path(f"{stem}.json").read_text())
-    try:
-        policy = parse_policy(Path(f"{stem}.policy").read_bytes())
-        found = proven_fields(verify_proof(Path(f"{stem}.tlog-proof").read_bytes(), policy))
-    except MalformedError:
-        found = {"result": "malformed"}
-    except UnprovenError as error:
-        failed = [step.number for step in error.steps if step.result == "failed"]
-        found = {"result": "unproven", "step": failed[0]}
-        assert len(failed) == 1
+    expected = json.loads(beside(stem, "json"))
+
+    def verify(**how):
+        policy, trust, statuses = given(stem)
+        return verify_proof(beside(stem, "tlog-proof"), policy, trust=trust, statuses=statuses, **how)
+
+    check_outcome(expected, verify, proven_fields)
+
+
+def check_outcome(expected, verify, fields):
+    """A verification, and the strict one where the vector tells of it, come out as expected."""
+    found = outcome(verify, fields)
+    if "strict" in expected:
+        found["strict"] = strictly(lambda: verify(strict=True))
     assert found == expected
 
 
-def test_proof_vectors_cover_every_step():
-    """There is a proof that fails at each step that can fail."""
-    expected = [json.loads(path.read_text()) for path in (FOLDER / "proofs" / "bad").glob("*.json")]
-    assert {item.get("step", 0) for item in expected} == {0, 2, 3, 4, 5, 6, 8}
+def status_fields(proven):
+    """What was proven of a key, as the vectors show it."""
+    return {
+        "result": "proven",
+        "steps": [str(step.result) for step in proven.steps],
+        "as_of_size": str(proven.size),
+        **named(proven, "origin", "logged_by", "registrar_key"),
+        **named(proven.record, "key_id", "enrolled", "until", "revoked"),
+    }
+
+
+@stems("key-statuses")
+def test_key_status_vector(stem):
+    """Key-status proofs: proven with exactly this record, or refused at exactly this step."""
+
+    def verify():
+        policy = parse_policy(beside(stem, "policy"))
+        return verify_status(parse_proof_file(beside(stem, "tlog-proof")), policy)
+
+    assert outcome(verify, status_fields) == json.loads(beside(stem, "json"))
+
+
+def range_fields(proven):
+    """What was proven of a range, as the vectors show it."""
+    return {
+        "result": "proven",
+        "steps": [str(step.result) for step in proven.steps],
+        **named(proven.checkpoint, "origin", "size", "root"),
+        **named(proven, "index", "logged_by", "witnesses", "key_id", "epoch", "first", "last", "readings", "gaps"),
+        "disclosed": [leaf_fields(reading) for reading in proven.disclosed],
+    }
+
+
+@stems("completeness")
+def test_completeness_vector(stem):
+    """Completeness proofs: proven with exactly this range, or refused at exactly this step."""
+
+    def verify(**how):
+        policy, trust, statuses = given(stem)
+        file = parse_proof_file(beside(stem, "tlog-proof"))
+        return verify_range(file, policy, trust=trust, statuses=statuses, **how)
+
+    check_outcome(json.loads(beside(stem, "json")), verify, range_fields)
+
+
+@pytest.mark.parametrize(
+    ("form", "steps"),
+    [("proofs", {2, 3, 4, 5, 6, 7, 8}), ("key-statuses", {2, 3, 4, 5, 6, 7}), ("completeness", {2, 3, 4, 5, 6, 7, 8})],
+)
+def test_proof_vectors_cover_every_step(form, steps):
+    """There is a proof of each form that fails at each step that can fail, and one that is malformed."""
+    expected = [json.loads(path.read_text()) for path in (FOLDER / form / "bad").glob("*.json")]
+    assert {item.get("step", 0) for item in expected} == steps | {0}
+
+
+def test_proof_vectors_are_read_by_their_form():
+    """The command that verifies any file tells the forms apart as the folders do."""
+    for number, form in enumerate(("proofs", "key-statuses", "completeness"), 1):
+        for path in (FOLDER / form / "good").glob("*.tlog-proof"):
+            assert parse_proof_file(path.read_bytes()).form == number

@@ -21,7 +21,7 @@ from ledger.checkpoint import Checkpoint
 from ledger.entry import BatchEntry
 from ledger.kinds import BY_NAME
 from ledger.merkle import hash_leaf, hash_node
-from ledger.writer.create import load_log_keys
+from ledger.writer.create import load_log_keys, load_signer
 from simulators.account import settle
 from simulators.broker import HOST, free_port
 
@@ -42,6 +42,7 @@ SUMMARY = re.compile(
     r" lost=(?P<lost>\d+) duplicates=(?P<duplicates>\d+)"
 )
 DEVICES = 6
+WITNESSES = 3
 
 
 def vitalseal(*arguments, **options):
@@ -84,7 +85,8 @@ def test_demo_accounts_for_every_reading(finished):
     numbers = summary(run.stdout)
     assert numbers["readings"] == numbers["verified"] > 500
     assert numbers["lost"] == numbers["duplicates"] == 0
-    assert numbers["entries"] == numbers["batches"] + DEVICES
+    # Besides batches: an enrolment and a key state for each device, and the key state at the end.
+    assert numbers["entries"] == numbers["batches"] + 2 * DEVICES + 1
     assert "Traceback" not in run.stderr
 
 
@@ -92,11 +94,27 @@ def test_demo_leaves_a_proof_of_every_kind_that_verifies(finished):
     """The files stand alone: the auditor's command proves each."""
     _, data = finished
     proofs = sorted((data / "proofs").iterdir())
-    assert {path.name for path in proofs} == {f"{kind}.tlog-proof" for kind in KINDS}
+    readings = [path for path in proofs if not path.name.startswith("key-")]
+    assert {path.name for path in readings} == {f"{kind}.tlog-proof" for kind in KINDS}
+    assert len(proofs) - len(readings) == DEVICES
     run = vitalseal("verify", *proofs, "--policy", data / "policy.txt", "--json")
     assert run.returncode == 0, run.stderr
     reports = [json.loads(line) for line in run.stdout.splitlines()]
     assert {report["result"] for report in reports} == {"proven"}
+
+
+@pytest.mark.parametrize("policy", ["policy.txt", "policy-pq.txt"])
+def test_demo_proofs_pass_every_step_under_both_policies(finished, policy):
+    """Two of three witnesses, registrar, key status, times: `--strict` demands all eight, classical and post-quantum."""
+    _, data = finished
+    proofs = [path for path in (data / "proofs").iterdir() if not path.name.startswith("key-")]
+    words = ("--policy", data / policy, "--trust", data / "trust.txt", "--strict", "--json")
+    run = vitalseal("verify", *proofs, *words)
+    assert run.returncode == 0, run.stderr
+    for report in map(json.loads, run.stdout.splitlines()):
+        assert [step["result"] for step in report["steps"]] == ["passed"] * 8
+        assert len(report["witnesses"]) >= 2
+        assert report["logged_by"] is not None
 
 
 def test_demo_leaves_a_log_that_follows_from_its_entries(finished):
@@ -111,7 +129,7 @@ def test_demo_prints_commands_that_work(finished):
     """What a user copies from the end of the demo runs."""
     run, _ = finished
     commands = re.findall(r"^  vitalseal (.*)$", run.stderr, re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
         assert vitalseal(*command.split()).returncode == 0
 
@@ -119,8 +137,8 @@ def test_demo_prints_commands_that_work(finished):
 def test_demo_shows_no_health_value_in_any_log(finished):
     """What programs say is about batches and connections."""
     _, data = finished
-    logs = [path.read_text() for path in [*data.glob("logs/*.log"), *data.glob("devices/*/agent.log")]]
-    assert len(logs) == DEVICES + 2
+    logs = [path.read_text() for path in [*data.glob("**/*.log")]]
+    assert len(logs) == DEVICES + 2 + WITNESSES
     assert not re.search(r"/min|mm\[Hg\]|\bCel\b|value", "".join(logs))
 
 
@@ -210,7 +228,7 @@ def test_account_of_a_log_that_was_altered(copy):
 
 
 def test_account_of_a_store_that_tells_another_history(copy):
-    """A proof that ends in a checkpoint of another history, signed by the log itself, verifies and is still found."""
+    """A checkpoint of another history, signed by the log and by every witness, makes a proof, and is still found."""
     with EmbeddedStore(copy, readonly=True) as store:
         batch = store.batch(next(store.readings()).log_index)
     size = batch.log_index + 1  # a tree in which the batch is last, so each hash of the path is a left sibling
@@ -219,7 +237,8 @@ def test_account_of_a_store_that_tells_another_history(copy):
     for sibling in path:
         root = hash_node(sibling, root)
     signers = load_log_keys(copy).signers
-    forged = Checkpoint(signers[0].verifier.name, size, root).sign(*signers).encode()
+    witnesses = [load_signer(path) for path in copy.glob("witnesses/*/keys/*.key")]
+    forged = Checkpoint(signers[0].verifier.name, size, root).sign(*signers, *witnesses, time=2**31).encode()
     change(copy, "INSERT INTO checkpoints VALUES (99999, ?)", forged)
     statement = "UPDATE batches SET checkpoint = 99999, inclusion = ? WHERE log_index = ?"
     change(copy, statement, b"".join(path), batch.log_index)

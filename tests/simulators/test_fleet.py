@@ -74,12 +74,12 @@ def test_every_device_is_enrolled_by_the_registrar(fleet, data):
         assert enrolment.registrar_key == registrar.public_key
 
 
-def test_recordings_begin_about_a_day_ago(fleet):
+def test_recordings_begin_about_a_month_ago(fleet):
     """Nothing runs into the future, however fast."""
     for device in fleet.devices:
         for source in load(device.config).sources:
             age_ns = time.time_ns() - source.options["start_ns"]
-            assert DAY_NS - 3600 * 10**9 < age_ns < DAY_NS + 60 * 10**9
+            assert 30 * DAY_NS - 3600 * 10**9 < age_ns < 30 * DAY_NS + 60 * 10**9
 
 
 def test_finish_is_seen_by_every_source(fleet):

@@ -1,0 +1,122 @@
+"""Following a log: written down and taken up again at any entry, it ends the same."""
+
+import json
+
+import pytest
+
+from ledger.errors import MalformedError
+from ledger.follow import STATE_VERSION, Follower
+from ledger.merkle import tree_root
+from tests.vectors import logs
+
+from . import builders as b
+from . import past as p
+
+ENTRIES = [*logs.whole().entries[:-1], *(b.pack([6, 1, b.seed(f"{at}")]) for at in range(600)), logs.CLOSING, logs.B0]
+
+
+def follow(entries, follower=None):
+    """A follower that has seen `entries`, and all that it found."""
+    follower = follower or Follower(b.ORIGIN)
+    return follower, [finding for entry in entries for finding in follower.add(entry)]
+
+
+@pytest.mark.parametrize("size", [*range(22), 100, 254, 255, 256, 257, 511, 512, 513, len(ENTRIES) - 1, len(ENTRIES)])
+def test_follower_taken_up_again(size):
+    """Dumped and loaded after any number of entries, it finds and holds in the end what an unbroken one does."""
+    whole, found = follow(ENTRIES)
+    before, early = follow(ENTRIES[:size])
+    loaded = Follower.load(before.dump())
+    assert loaded.dump() == before.dump()
+    after, late = follow(ENTRIES[size:], loaded)
+    assert early + late == found
+    assert after.dump() == whole.dump()
+    assert after.root() == whole.root() == tree_root([b.hash_entry(entry) for entry in ENTRIES])
+    assert list(after.partial_tiles()) == list(whole.partial_tiles())
+
+
+def test_follower_taken_up_again_everywhere():
+    """The same with a dump after every single entry."""
+    whole, found = follow(ENTRIES[:40])
+    follower, again = Follower(b.ORIGIN), []
+    for entry in ENTRIES[:40]:
+        follower = Follower.load(follower.dump())
+        again += follower.add(entry)
+    assert (again, follower.dump()) == (found, whole.dump())
+
+
+def test_follower_root_at_every_size():
+    """The root is that of the entries so far."""
+    follower, hashes = Follower(b.ORIGIN), []
+    for entry in ENTRIES[:300]:
+        assert follower.root() == b.naive_root(hashes)
+        follower.add(entry)
+        hashes.append(b.hash_entry(entry))
+
+
+@pytest.mark.parametrize("name", logs.sound())
+def test_follower_of_a_sound_log(name):
+    """A sound log has no fault, and its notices are those that it should have."""
+    log = logs.sound()[name]
+    registrars = None if log.trust is None else frozenset(who.public_key for who in log.trust)
+    _, found = follow(log.entries, Follower(b.ORIGIN, registrars))
+    assert [finding for finding in found if finding.fault] == []
+    kinds = [finding.kind for finding in found]
+    assert {kind: kinds.count(kind) for kind in kinds} == log.notices
+
+
+@pytest.mark.parametrize("name", [name for name in logs.unsound() if "anchor to another root" not in name])
+def test_follower_of_an_unsound_log(name):
+    """Every fault is found at its entry, and what follows is still taken in."""
+    log = logs.unsound()[name]
+    registrars = None if log.trust is None else frozenset(who.public_key for who in log.trust)
+    follower, found = follow(log.entries, Follower(b.ORIGIN, registrars))
+    first = next(finding for finding in found if finding.fault)
+    assert (first.index, first.malformed) == (log.fault, log.malformed)
+    assert follower.size == len(log.entries)
+    assert isinstance(first.error(), MalformedError) == log.malformed
+
+
+def saved():
+    """A saved state with keys, chains and a closing."""
+    return json.loads(follow([*ENTRIES[:30], logs.CLOSING])[0].dump())
+
+
+@pytest.mark.parametrize("field", saved())
+@pytest.mark.parametrize("value", [None, "x", -1, 1.5, [1], [[]], [None], {}, {"a": None}, [["zz", 1, 2, 3]], True])
+def test_saved_state_with_another_field(field, value):
+    """A saved state whose field is of another shape is malformed, or goes on without another exception."""
+    state = saved() | {field: value}
+    try:
+        follower = Follower.load(json.dumps(state))
+    except MalformedError:
+        return
+    follower.add(logs.B0)
+    follower.add(p.enrolment(b.device("yet another")))
+    follower.root()
+    follower.dump()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "null", "[]", "1", '"x"', "{}", "{", "[" * 100_000, '{"version": 1}', "NaN", '{"a":' * 50_000, "1" * 5000],
+)
+def test_saved_state_that_is_none(text):
+    """What is no saved state is malformed."""
+    with pytest.raises(MalformedError):
+        Follower.load(text)
+
+
+@pytest.mark.parametrize("levels", [[], [[]], [[], []], [["00" * 32] * 30], [["00" * 32] * 31, ["00" * 32]]])
+def test_saved_state_with_tiles_of_another_size(levels):
+    """The unfinished tiles of a saved state are those of its size: of 31 entries one tile of 31 hashes."""
+    with pytest.raises(MalformedError, match="not those of a log of size 31"):
+        Follower.load(json.dumps(saved() | {"levels": levels}))
+    with pytest.raises(MalformedError, match="not those of a log of size 0"):
+        Follower.load(json.dumps(json.loads(Follower(b.ORIGIN).dump()) | {"levels": []}))
+
+
+def test_saved_state_of_another_version():
+    """A saved state of another version of the program is not read."""
+    with pytest.raises(MalformedError, match=f"is not this program's {STATE_VERSION}"):
+        Follower.load(json.dumps(saved() | {"version": STATE_VERSION + 1}))
