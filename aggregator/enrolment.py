@@ -46,6 +46,7 @@ class Keys:
         except MalformedError as error:
             raise UserError(f"{data / TRUST}: {error}") from None
         self._origin = writer.origin
+        self._storage = storage
         self._registrars = frozenset(key.public_key for key in trust)
         self._book = KeyBook(writer, storage, time.monotonic)
         self._keys = {key_id: key for key_id, key in registry.keys().items() if self._book.states.get(key_id)}
@@ -105,6 +106,9 @@ class Keys:
         if isinstance(event, Rotation) and (old := self._keys.get(event.old_key_id)) and old.device != device:
             raise UserError(f"its old key is that of {old.device}; a device keeps its name")
         if self._book.states.get(event.key_id) is None:
+            head = self._storage.head_place(event.old_key_id) if isinstance(event, Rotation) else None
+            if isinstance(event, Rotation) and head is not None and event.until <= (head.epoch, head.seq):
+                raise UserError("its old key's chain is longer already than the rotation says")
             index = self._book.append([event])
             logger.info("enrolled %s, key %s, as entry %d", device, event.key_id.hex()[:16], index)
         # A crash between the append and this line is healed here: the file is still in the folder.

@@ -28,9 +28,7 @@ def register(commands: Commands) -> None:
     change = key.add_mutually_exclusive_group(required=True)
     change.add_argument("--add", choices=sorted(KEY_TYPES), help="one key more signs, and the policy names it")
     change.add_argument("--retire", metavar="ID", help="this key, by its 8 hex digits, signs no more")
-    close = add_command(
-        commands, "close", "end the log for good and begin its successor; both are stopped", _close
-    )
+    close = add_command(commands, "close", "end the log for good and begin its successor; both are stopped", _close)
     close.add_argument("--successor", type=Path, required=True, metavar="FILE", help="the new aggregator's config")
 
 

@@ -67,6 +67,15 @@ class RangeProof:
 
 
 @dataclass(frozen=True, slots=True)
+class Disclosed:
+    """A reading that a range shows, and where it stands: its batch, and its leaf there."""
+
+    seq: int
+    leaf_index: int
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True)
 class VerifiedRange:
     """What was proven: these are all batches of the key from `first` to `last`, and all of their leaves.
 
@@ -80,7 +89,7 @@ class VerifiedRange:
     first: int
     last: int
     readings: int
-    disclosed: tuple[Reading, ...]
+    disclosed: tuple[Disclosed, ...]
     gaps: int
     index: int
     checkpoint: Checkpoint
@@ -131,7 +140,7 @@ def verify_range(
     proof = parse_range_proof(file.extra)
     check_public_key(proof.algorithm, proof.public_key)
     headers = [Header.decode(batch.header) for batch in proof.batches]
-    disclosed = _disclosed(proof)
+    disclosed = _disclosed(proof, headers)
     first, last = headers[0], headers[-1]
     report = Report(STEPS)
     report.add(Result.PASSED, f"{len(file.checkpoint.signatures)} signature lines")
@@ -144,6 +153,8 @@ def verify_range(
         logged_by, witnesses = verify_quorum(file.checkpoint, policy)
         say(describe_quorum(logged_by, witnesses))
     with report.step() as say:
+        if last.anchor is not None and last.anchor.size > file.index:
+            raise VerificationError(f"anchored to size {last.anchor.size}, which came after index {file.index}")
         entry = BatchEntry(proof.batches[-1].header, proof.batches[-1].signature).encode()
         merkle.check_inclusion(file.index, checkpoint.size, merkle.hash_leaf(entry), file.inclusion, checkpoint.root)
         say(f"index {file.index} of {checkpoint.size}")
@@ -167,13 +178,13 @@ def verify_range(
         trust=trust,
         statuses=statuses,
     )
-    if logged_by is None or not disclosed:
-        report.add(Result.NOT_CHECKED, "no reading is disclosed" if not disclosed else "no logged-by time")
+    if disclosed and logged_by is None:
+        report.add(Result.NOT_CHECKED, "no logged-by time to compare with")
     else:
         with report.step() as say:
-            for reading in disclosed:
-                check_plausible(reading, logged_by)
-            say(f"{len(disclosed)} readings, none after the logged-by time")
+            for shown in disclosed:
+                check_plausible(shown.reading, logged_by or 0)
+            say(f"{len(disclosed)} readings are disclosed, none after the logged-by time")
     return VerifiedRange(
         key_id=last.key_id,
         algorithm=proof.algorithm,
@@ -207,14 +218,14 @@ def _check_chain(proof: RangeProof, headers: Sequence[Header], origin: str) -> N
         before = (header.epoch, header.seq, header_hash(batch.header))
 
 
-def _disclosed(proof: RangeProof) -> list[Reading]:
+def _disclosed(proof: RangeProof, headers: Sequence[Header]) -> list[Disclosed]:
     """Every leaf that is shown has its form; the readings among them."""
     readings = []
-    for batch in proof.batches:
+    for batch, header in zip(proof.batches, headers, strict=True):
         for number, leaf in enumerate(batch.leaves):
             if isinstance(leaf, Leaf):
                 if number:
-                    readings.append(Reading.decode(leaf.body))
+                    readings.append(Disclosed(header.seq, number, Reading.decode(leaf.body)))
                 else:
                     BatchInfo.decode(leaf.body)
     return readings

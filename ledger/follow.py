@@ -28,6 +28,7 @@ from ledger.entry import (
 from ledger.errors import LedgerError, MalformedError, VerificationError
 from ledger.events import REASONS, Enrolment, KeyEvent, Revocation, Rotation
 from ledger.keystate import KeyStates, parse_record
+from ledger.note import parse_vkey
 from ledger.tiles import TILE_WIDTH, Tile, TileReader
 
 STATE_VERSION = 1
@@ -230,6 +231,7 @@ class Follower:
                 yield self._equivocation(index, entry)
             case Closing():
                 self.closed = entry
+                yield from _closing_faults(index, entry)
                 yield Finding(index, "closed", f"the log ends; {entry.successor} goes on", fault=False)
             case Opening() if index:
                 yield Finding(index, "opening", "an opening that is not the first entry", fault=True)
@@ -246,6 +248,10 @@ class Follower:
         if self._registrars is not None and event.registrar_key not in self._registrars:
             name = NAMES[type(event)].removesuffix("s")
             yield Finding(index, "registrar", f"{name} by a registrar that is not trusted", fault=True, key_id=key)
+        chain = self.chains.get(key)
+        if isinstance(event, Rotation) and chain is not None and event.until <= (chain.epoch, chain.seq):
+            message = f"key {key.hex()} is rotated away from a place in its chain that is logged already"
+            yield Finding(index, "key-event", message, fault=True, key_id=key)
         self.keys.apply(index, event)
         if isinstance(event, Revocation):
             reason = REASONS.get(event.reason, f"reason {event.reason}")
@@ -305,6 +311,18 @@ def _int(value: object, least: int = 0) -> int:
     if type(value) is not int or value < least:
         raise MalformedError(f"not a number from {least}: {value!a:.40}")
     return value
+
+
+def _closing_faults(index: int, entry: Closing) -> Iterator[Finding]:
+    for text in entry.keys:
+        try:
+            name = parse_vkey(text, "closing: key").name
+        except MalformedError as error:
+            yield Finding(index, "malformed", str(error), fault=True, malformed=True)
+        else:
+            if name != entry.successor:
+                message = f"closing: a key of {name!a}, not of the successor {entry.successor!a}"
+                yield Finding(index, "closed", message, fault=True)
 
 
 def _notice(index: int, header: Header) -> Finding:

@@ -117,6 +117,8 @@ class KeyStates:
                 raise VerificationError(f"key {ended.hex()} is not enrolled")
             if record.revoked is not None:
                 raise VerificationError(f"key {ended.hex()} is revoked already")
+            if isinstance(event, Rotation) and record.until is not None:
+                raise VerificationError(f"key {ended.hex()} was rotated away already")
 
     def apply(self, index: int, event: KeyEvent) -> None:
         """Takes in `event`, which `check` passed, as entry `index`."""

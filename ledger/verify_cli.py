@@ -201,7 +201,10 @@ def _range_fields(proven: VerifiedRange) -> dict[str, Any]:
         "last": proven.last,
         "readings": proven.readings,
         "gaps": proven.gaps,
-        "disclosed": [reading.describe() for reading in proven.disclosed],
+        "disclosed": [
+            {"seq": shown.seq, "leaf_index": shown.leaf_index, "statement": shown.reading.describe()}
+            for shown in proven.disclosed
+        ],
         **_log_fields(proven),
     }
 

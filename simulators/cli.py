@@ -1,4 +1,4 @@
-"""`vitalseal simulate fleet`."""
+"""`vitalseal simulate fleet | faults`."""
 
 import argparse
 import signal
@@ -11,6 +11,7 @@ from aggregator.status import is_running, read_status
 from ledger.errors import LedgerError
 from ledger.policy import parse_policy
 from ledger.writer.create import POLICY
+from simulators.faults import cli as faults_cli
 from simulators.fleet import Fleet, Target, lay_out, wait_until_enrolled
 from vitalseal import log
 from vitalseal.errors import UserError
@@ -44,6 +45,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     fleet.add_argument("--seconds", type=positive, metavar="N", help="stop the sources after this long (never)")
     fleet.add_argument("--exit-when-done", action="store_true", help="play every recording once, then end")
     fleet.set_defaults(run=_fleet)
+    faults_cli.register(commands.add_parser("faults", help="programs killed and lied to, and what comes of it"))
 
 
 def positive(text: str) -> float:

@@ -28,7 +28,7 @@ from vitalseal.errors import UserError
 
 STOP = "stop"
 CONFIG = "edge.toml"
-# Recordings are moved so that they began a day ago: the past is long enough that no replay runs into the future.
+# Recordings are moved so that they began a month ago: the past is long enough that no replay runs into the future.
 BEGAN_S = 30 * 86_400
 # Devices of one model do not measure in step.
 STAGGER_NS, STAGGERED = 61 * 10**9, 60

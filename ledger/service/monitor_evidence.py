@@ -16,19 +16,23 @@ Files are written whole and synced, and never overwritten. Who removes one has d
 import datetime as dt
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger.note import Note
-from ledger.strict import encode_base64
+from ledger.checkpoint import parse_checkpoint, verify_signed
+from ledger.errors import MalformedError, VerificationError
+from ledger.merkle import check_consistency
+from ledger.note import Note, VerifierKey, parse_note
+from ledger.strict import decode_hash, decode_text, encode_base64, parse_decimal
 from ledger.writer.files import sync_directory, sync_file
 
 TITLE = "vitalseal monitor evidence v1"
 BEGIN, END = "-----BEGIN SIGNED NOTE-----", "-----END SIGNED NOTE-----"
 _SUFFIX = ".txt"
 _MAX_HEAD = 4096
+_MAX_FILE = 2 * 1024 * 1024  # two notes, two proofs, an entry in hex
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,40 @@ class EvidenceFolder:
             key, _, value = line.partition(": ")
             fields[key] = value
         return Kept(fields["kind"], fields["subject"], found, fields["says"], name)
+
+
+def parse_claims(data: bytes) -> list[Claim]:
+    """The claims in a file of evidence; nothing in them is verified. Raises MalformedError."""
+    claims = []
+    for part in decode_text(data, "evidence", limit=_MAX_FILE).split(f"{BEGIN}\n")[1:]:
+        note, separator, rest = part.partition(f"{END}\n")
+        fields = dict(line.split(": ", 1) for line in rest.split("\n") if ": " in line)
+        if not separator or "entry index" in fields:
+            continue
+        try:
+            size, root, proof = (fields[name] for name in ("prefix size", "prefix root", "consistency proof"))
+        except KeyError as error:
+            raise MalformedError(f"evidence: a note without its {error}") from None
+        hashes = () if proof == "none" else tuple(decode_hash(item, "evidence: proof") for item in proof.split(" "))
+        number = parse_decimal(size, "evidence: prefix size")
+        claims.append(Claim(parse_note(note.encode(), "evidence: note"), number, decode_hash(root, "evidence"), hashes))
+    return claims
+
+
+def check_split(one: Claim, other: Claim, keys: Iterable[VerifierKey]) -> None:
+    """A log with one of `keys` signed two histories: both claims hold, and they exclude each other.
+
+    Raises:
+        MalformedError: a note is no checkpoint.
+        VerificationError: a signature or proof does not hold, or both may be of one history.
+    """
+    keys = tuple(keys)
+    for claim in (one, other):
+        checkpoint = parse_checkpoint(claim.note.text)
+        verify_signed(checkpoint, claim.note, keys)
+        check_consistency(claim.size, checkpoint.size, claim.root, checkpoint.root, claim.proof)
+    if one.size != other.size or one.root == other.root:
+        raise VerificationError("the two checkpoints may be of one history")
 
 
 def iso_time(seconds: int) -> str:

@@ -65,6 +65,8 @@ def create_log(
         (data / PUBLIC).mkdir(exist_ok=True)
         if (data / DATABASE).exists():
             raise StorageError(f"{data / DATABASE}: there is a log already; nothing was changed")
+        if guard.exists():
+            raise StorageError(f"{guard}: is there already; it guards a log, or did: name another place")
         classical, post_quantum = (NoteSigner(origin, os.urandom(32), type_) for type_ in (ED25519_NOTE, ML_DSA_44))
         registrar = NoteSigner(f"{origin}/registrar", os.urandom(32))
         policies = {

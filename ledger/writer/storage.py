@@ -80,6 +80,10 @@ class Storage(Notable, Protocol):
         """Index and bytes of the entry at `place`."""
         ...
 
+    def head_place(self, key_id: bytes) -> Place | None:
+        """The last place of a device's chain that is taken."""
+        ...
+
     def head(self, key_id: bytes) -> tuple[int, bytes] | None:
         """Index and bytes of the last entry of this device's chain."""
         ...

@@ -159,6 +159,21 @@ def test_rotation_holds_after_a_restart(data, device):
             assert hands.check().entries["rotations"] == 1
 
 
+def test_rotation_from_a_place_that_is_logged_already_is_not_taken(hands, data, device, caplog):
+    """What is on the log was good when it came: a rotation that says otherwise is named, and the key goes on."""
+    hands.take(device, device.batch(), device.batch())
+    new = device.rotate(data, 7, (0, 1))
+    with caplog.at_level(logging.WARNING):
+        hands.scan()
+    assert "wrist-1.rotate not taken: its old key's chain is longer already" in caplog.text
+    assert hands.take(new, new.batch()) == [Reason.UNKNOWN_KEY]
+    assert hands.take(device, device.batch()) == [Stored]
+    device.rotate(data, 7, (0, 3))
+    hands.scan()
+    assert hands.take(new, Device("wrist-1", 7).batch()) == [Stored]
+    assert hands.check().entries["rotations"] == 1
+
+
 def bad_events(data, device, other):
     """Key events by file name, none of which may be taken."""
     stranger, by = Ed25519Signer(b"\x09" * 32), registrar(data)

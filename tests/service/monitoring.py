@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Self
 
 from ledger.checkpoint import Checkpoint, parse_checkpoint, verify_signed
+from ledger.errors import VerificationError
 from ledger.merkle import check_consistency, check_inclusion
 from ledger.note import Note, parse_note
 from ledger.policy import Policy
 from ledger.service.monitor import Monitor
 from ledger.service.monitor_alarms import Alarms, Event
-from ledger.service.monitor_evidence import BEGIN, END
+from ledger.service.monitor_evidence import BEGIN, END, check_split, parse_claims
 from ledger.service.monitor_state import EVIDENCE, MonitorState
 from ledger.service.monitor_views import Look, View, look
 from tests.ledger import builders as b
@@ -122,7 +123,14 @@ def convicts(path: Path) -> bool:
         size, root = int(fields["prefix size"]), b.unbase64(fields["prefix root"])
         check_consistency(size, checkpoint.size, root, checkpoint.root, hashes(fields["consistency proof"]))
         claims.append((size, root))
-    return claims[0][0] == claims[1][0] and claims[0][1] != claims[1][1]
+    split = claims[0][0] == claims[1][0] and claims[0][1] != claims[1][1]
+    try:
+        check_split(*parse_claims(path.read_bytes()), [b.log_signer().verifier])
+    except VerificationError:
+        assert not split
+    else:
+        assert split
+    return split
 
 
 def exhibited(path: Path) -> tuple[int, bytes]:

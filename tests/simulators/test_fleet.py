@@ -125,7 +125,7 @@ def serving(tmp_path):
     """Data directory and broker port of an aggregator that runs and is connected."""
     broker = start_broker(tmp_path)
     data = tmp_path / "a"
-    initialise(data / "aggregator.toml", data, ORIGIN, "127.0.0.1", broker.port)
+    initialise(data / "aggregator.toml", data, ORIGIN, "127.0.0.1", broker.port, quiet_interval_s=1.0)
     command = [sys.executable, "-m", "vitalseal", "aggregator", "run", "--config", str(data / "aggregator.toml")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as aggregator:
         for line in aggregator.stderr:

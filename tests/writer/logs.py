@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ledger import fsck as checker
-from ledger.entry import Commitment
-from ledger.note import VerifierKey
+from ledger.entry import Closing, Commitment
+from ledger.note import NoteSigner, VerifierKey
 from ledger.policy import parse_policy
 from ledger.writer.create import POLICY, POLICY_PQ, load_log_keys
 from ledger.writer.files import list_files, read_file
@@ -20,6 +20,12 @@ NOW_NS = 1_764_000_000 * 10**9
 def commitments(start: int, count: int) -> list[Submission]:
     """Small distinct entries."""
     return [Submission(Commitment(number.to_bytes(32, "big")).encode()) for number in range(start, start + count)]
+
+
+def closing() -> Submission:
+    """The last entry of a log that another goes on from."""
+    successor = "next.example/log"
+    return Submission(Closing(successor, (str(NoteSigner(successor, bytes(32)).verifier),)).encode())
 
 
 def open_writer(

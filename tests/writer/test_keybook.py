@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.entry import KEY_STATE, Closing, KeyStateEntry, parse_entry
+from ledger.entry import KEY_STATE, KeyStateEntry, parse_entry
 from ledger.errors import LedgerError, VerificationError
 from ledger.events import Enrolment, KeyEvent, enrol, revoke, rotate
 from ledger.keys import Ed25519Signer
@@ -16,11 +16,11 @@ from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import StorageError, Submission
 from tests.ledger.builders import Device, SecureElement, device
-from tests.ledger.past import Past, id_of
+from tests.ledger.past import Past, Place, id_of
 
-from .logs import ORIGIN, commitments, fsck, open_writer
+from .logs import ORIGIN, closing, commitments, fsck, open_writer
 
-ONE, TWO, THREE, CHIP = device("one"), device("two"), device("three"), SecureElement()
+ONE, TWO, THREE, ENDED, CHIP = (*map(device, ("one", "two", "three", "ended")), SecureElement())
 
 
 class Clock:
@@ -107,18 +107,21 @@ def test_events_of_one_group_share_a_state(house: House) -> None:
     house.check()
 
 
-def test_key_ends_where_the_first_of_several_ends_says(house: House) -> None:
+@pytest.mark.parametrize(("revoked", "until"), [((0, 3), (0, 3)), ((0, 5), (0, 5)), ((1, 0), (0, 5))])
+def test_key_ends_where_the_first_of_its_ends_says(house: House, revoked: Place, until: Place) -> None:
     """A revocation after a rotation can end a key earlier, never later."""
     by = house.registrar
     house.book.append([house.enrol(ONE)])
     house.past.enrol(ONE, by)
     house.past.state()
-    for until, new in (((0, 5), TWO), ((0, 9), THREE), ((0, 3), CHIP)):
-        house.book.append([rotate(ONE, new, by, ORIGIN, until)])
-        house.past.rotate(ONE, new, until, by)
-        house.past.state()
+    house.book.append([rotate(ONE, TWO, by, ORIGIN, (0, 5))])
+    house.past.rotate(ONE, TWO, (0, 5), by)
+    house.past.state()
+    house.book.append([revoke(id_of(ONE), by, ORIGIN, revoked, 1)])
+    house.past.revoke(ONE, revoked, 1, by)
+    house.past.state()
     house.check()
-    assert house.book.states[id_of(ONE)].until == (0, 3)
+    assert house.book.states[id_of(ONE)].until == until
 
 
 def flipped(event: Enrolment) -> Enrolment:
@@ -133,6 +136,7 @@ BAD: dict[str, Callable[[House], KeyEvent]] = {
     "rotated to an enrolled key": lambda house: rotate(TWO, ONE, house.registrar, ORIGIN, (0, 0)),
     "rotated from a stranger": lambda house: rotate(CHIP, THREE, house.registrar, ORIGIN, (0, 0)),
     "rotated from a revoked key": lambda house: rotate(TWO, CHIP, house.registrar, ORIGIN, (0, 0)),
+    "rotated twice": lambda house: rotate(ENDED, CHIP, house.registrar, ORIGIN, (0, 0)),
     "revoked twice": lambda house: revoke(id_of(TWO), house.registrar, ORIGIN, (0, 0), 1),
     "revoked a stranger": lambda house: revoke(id_of(CHIP), house.registrar, ORIGIN, (0, 0), 1),
     "for another log": lambda _: enrol(CHIP, ONE, "other.example/log"),
@@ -145,7 +149,8 @@ BAD: dict[str, Callable[[House], KeyEvent]] = {
 def test_invalid_event_keeps_its_whole_group_off_the_log(house: House, case: str, at: int) -> None:
     """Wherever in a group it stands, none of the group is committed, no key changes, and the next group is fine."""
     by = house.registrar
-    house.book.append([house.enrol(ONE), house.enrol(TWO), revoke(id_of(TWO), by, ORIGIN, (0, 0), 1)])
+    ended = [house.enrol(ENDED), rotate(ENDED, TWO, by, ORIGIN, (0, 1)), revoke(id_of(TWO), by, ORIGIN, (0, 0), 1)]
+    house.book.append([house.enrol(ONE), *ended])
     before = (house.writer.size, house.book.states.dump(), house.book.states.last_event)
     good = [house.enrol(THREE), revoke(id_of(THREE), by, ORIGIN, (0, 0), 2)]
     with pytest.raises(VerificationError):
@@ -227,12 +232,13 @@ def test_log_without_a_key_states_so(house: House) -> None:
 def test_closed_log_gets_no_state(house: House) -> None:
     """Its end is its last entry."""
     house.fill(2)
-    house.writer.close(Submission(Closing("next.example/log", ("next.example/log+00000000+AQ==",)).encode()))
+    house.writer.close(closing())
     assert not house.book.renew(now=True)
     with pytest.raises(StorageError, match="is closed"):
         house.book.append([house.enrol(ONE)])
     assert len(house.book.states) == 0
-    assert house.writer.size == 3
+    house.writer.publish()
+    assert fsck(house.data) == house.writer.size == 3
 
 
 def test_states_as_of_a_size(house: House) -> None:
