@@ -33,7 +33,7 @@ COMMANDS = {
         "the service beside the broker: init, run, status, assign, and what ends keys and logs",
         "aggregator",
     ),
-    "simulate": ("simulators.cli", "device fleets that replay real recordings", "edge"),
+    "simulate": ("simulators.cli", "fleets that replay real recordings, and faults on purpose", "edge"),
 }
 
 # What is looked for, without importing it, before a command of the extra runs.

@@ -22,7 +22,7 @@ from ledger.fsck import Progress
 from ledger.note import Note
 from ledger.policy import Policy
 from ledger.service.fetch import FetchError
-from ledger.service.monitor_alarms import BROKEN, SPLIT_VIEW, STALLED, UNREACHABLE, UNWITNESSED, Alarms
+from ledger.service.monitor_alarms import BROKEN, SHRUNK, SPLIT_VIEW, STALLED, UNREACHABLE, UNWITNESSED, Alarms
 from ledger.service.monitor_evidence import Claim, Exhibit, iso_time
 from ledger.service.monitor_state import MonitorState, Pending
 from ledger.service.monitor_views import Look, View
@@ -107,12 +107,16 @@ class Monitor:
             self._now_wrong[kind, subject] = message
 
     def _judge_log(self, view: View, note: Note, checkpoint: Checkpoint) -> None:
-        """The log did not take back what it showed, and is followed to what it shows now."""
+        """The log did not take back what it showed, and is followed to what it shows now.
+
+        A smaller size may be an old copy in somebody's cache; whether it is of this history is judged with the others.
+        """
         memory = self._memory
         shown = memory.shown and parse_checkpoint(memory.shown.text)
+        self._now_wrong[SHRUNK, view.name] = None
         if shown and memory.shown and checkpoint.size < shown.size:
-            message = f"the log shrank: it showed size {shown.size}, and now shows size {checkpoint.size}"
-            self._split(view.name, message, _whole(memory.shown), _whole(note))
+            message = f"it showed size {shown.size}, and now shows size {checkpoint.size}"
+            self._wrong(SHRUNK, view.name, message)
         elif shown and memory.shown and checkpoint.size == shown.size and checkpoint.root != shown.root:
             message = f"two roots for one size: the log showed another one for size {shown.size}"
             self._split(view.name, message, _whole(memory.shown), _whole(note))

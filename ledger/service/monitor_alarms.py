@@ -1,9 +1,9 @@
 """What a monitor tells: alarms when they begin and when they end, notices once.
 
-A *passing* alarm is about now (`unreachable`, `unwitnessed`, `broken`, `stalled`) and ends when it is over. A *lasting*
-one is about what was signed, which nothing undoes: it stands as long as its evidence is in the folder, over any number
-of restarts, and the same thing seen once more is no news. An alarm is its kind and its subject: a view by its URL or
-directory, a device's key by the beginning of its id, or the log's entries.
+A *passing* alarm is about now (`unreachable`, `unwitnessed`, `broken`, `stalled`, `shrunk`) and ends when it is over.
+A *lasting* one is about what was signed, which nothing undoes: it stands as long as its evidence is in the folder, over
+any number of restarts, and the same thing seen once more is no news. An alarm is its kind and its subject: a view by
+its URL or directory, a device's key by the beginning of its id, or the log's entries.
 """
 
 import logging
@@ -13,7 +13,13 @@ from typing import Any, TypeAlias
 
 from ledger.service.monitor_evidence import Claim, EvidenceFolder, Exhibit, iso_time
 
-UNREACHABLE, UNWITNESSED, BROKEN, STALLED = PASSING = ("unreachable", "unwitnessed", "broken", "stalled")
+UNREACHABLE, UNWITNESSED, BROKEN, STALLED, SHRUNK = PASSING = (
+    "unreachable",
+    "unwitnessed",
+    "broken",
+    "stalled",
+    "shrunk",
+)
 SPLIT_VIEW = "split-view"
 # What a whole fleet of broken devices may fill the folder with; the rest is counted together.
 MAX_LASTING = 500

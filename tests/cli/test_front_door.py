@@ -14,6 +14,7 @@ SUBCOMMANDS = [
     ("demo",),
     ("verify",),
     ("ledger", "fsck"),
+    ("ledger", "monitor"),
     ("ledger", "proof"),
     ("ledger", "serve"),
     ("ledger", "witness", "init"),
@@ -31,6 +32,7 @@ SUBCOMMANDS = [
     ("aggregator", "log-key"),
     ("aggregator", "close"),
     ("simulate", "fleet"),
+    ("simulate", "faults"),
 ]
 
 

@@ -1,6 +1,9 @@
-"""A monitor in this process, logs that lie to it, and its evidence checked as a stranger would."""
+"""A monitor in this process, logs and servers that lie to it, and its evidence checked as a stranger would."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 
@@ -147,3 +150,69 @@ def exhibited(path: Path) -> tuple[int, bytes]:
 def hashes(text: str) -> list[bytes]:
     """A path out of a file of evidence."""
     return [] if text == "none" else [b.unbase64(item) for item in text.split(" ")]
+
+
+class Shown:
+    """A server that shows `files`, which may be replaced; a path in `held` is answered once it is taken out."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self.files = files
+        self.held = set()
+        self.asked = []
+        self.changed = threading.Condition()
+        shown = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                path = self.path.removeprefix("/")
+                shown.asked.append(path)
+                with shown.changed:
+                    shown.changed.wait_for(lambda: path not in shown.held)
+                content = shown.files.get(path)
+                self.send_response(404 if content is None else 200)
+                self.send_header("Content-Length", str(len(content or b"")))
+                self.end_headers()
+                self.wfile.write(content or b"")
+
+            def log_message(self, *_):
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_):
+                pass  # a client that was killed
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
+
+    def release(self) -> None:
+        """Everything that was held is answered."""
+        with self.changed:
+            self.held.clear()
+            self.changed.notify_all()
+
+
+@contextmanager
+def showing(files: Mapping[str, bytes]) -> Iterator[Shown]:
+    """A server of `files`, until the context is left."""
+    shown = Shown(files)
+    thread = threading.Thread(target=shown.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield shown
+    finally:
+        shown.release()
+        shown.server.shutdown()
+        thread.join()
+        shown.server.server_close()
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """`folder`, with `files` in it."""
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    return folder

@@ -9,8 +9,7 @@ import pytest
 
 from tests.ledger import builders as b
 from tests.ledger import past as p
-from tests.service.monitoring import commitments
-from tests.service.test_monitor_cli import showing, write
+from tests.service.monitoring import commitments, showing, write
 from tests.service.witnessing import wait_for
 from tests.vectors import logs
 from vitalseal.cli import main

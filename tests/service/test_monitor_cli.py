@@ -5,15 +5,14 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from ledger.service.fetch import Patience
+from ledger.service.witness_store import log_id
 from tests.ledger import builders as b
-from tests.service.monitoring import commitments, convicts, signed_notes
+from tests.service.monitoring import commitments, convicts, showing, signed_notes, write
 from tests.service.servers import Scripted, answer, ok, say_for_ever, say_nothing_more
 from tests.service.witnessing import wait_for
 from tests.vectors import logs
@@ -29,62 +28,6 @@ def policy(tmp_path):
     return path
 
 
-class Shown:
-    """A server that shows `files`, which may be replaced; a path in `held` is answered once it is taken out."""
-
-    def __init__(self, files):
-        self.files = files
-        self.held = set()
-        self.asked = []
-        self.changed = threading.Condition()
-        shown = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self):
-                path = self.path.removeprefix("/")
-                shown.asked.append(path)
-                with shown.changed:
-                    shown.changed.wait_for(lambda: path not in shown.held)
-                content = shown.files.get(path)
-                self.send_response(404 if content is None else 200)
-                self.send_header("Content-Length", str(len(content or b"")))
-                self.end_headers()
-                self.wfile.write(content or b"")
-
-            def log_message(self, *_):
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_):
-                pass  # a client that was killed
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
-
-    def release(self):
-        with self.changed:
-            self.held.clear()
-            self.changed.notify_all()
-
-
-@contextmanager
-def showing(files):
-    shown = Shown(files)
-    thread = threading.Thread(target=shown.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield shown
-    finally:
-        shown.release()
-        shown.server.shutdown()
-        thread.join()
-        shown.server.server_close()
-
-
 @contextmanager
 def process(*arguments):
     """The monitor as a process, with its stdout; killed at the end if it is still there."""
@@ -94,14 +37,6 @@ def process(*arguments):
             yield running
         finally:
             running.kill()
-
-
-def write(folder, files):
-    """`files` in `folder`."""
-    for path, content in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
-    return folder
 
 
 def once(place, policy, *more):
@@ -182,7 +117,7 @@ def test_witness_that_the_policy_names(tmp_path, capsys):
     entries, fork = commitments(5), commitments(4, "fork")
     note = b.checkpoint_note(4, b.naive_root(list(map(b.hash_entry, fork))), cosigned=[(b.HOSPITAL, b.NOW)])
     log = write(tmp_path / "log", b.log_files(entries, cosigned=[(b.HOSPITAL, b.NOW)]))
-    path = f"add/{b.hashlib.sha256(b.ORIGIN.encode()).hexdigest()}/checkpoint"
+    path = f"add/{log_id(b.ORIGIN)}/checkpoint"
     with showing({path: note.encode()}) as shown:
         policy = tmp_path / "policy.txt"
         policy.write_text(f"log {b.log_signer().verifier}\nwitness h {b.HOSPITAL.vkey} {shown.url}add/\nquorum h\n")
