@@ -44,8 +44,8 @@ a URL. Alarms that pass: unreachable, unwitnessed (no quorum), broken (what is s
 stalled (nothing signed anew), shrunk (it shows less than before: an old copy, or worse). Alarms that last: split-view
 (two signed checkpoints of different histories) and every entry that does not follow from those before, by its kind
 (chain, ended-key, signature, ...). Of these the evidence is in DIR/{EVIDENCE}, for others to verify; the alarm stands
-until its file is removed. Exit codes: with --once 0 no alarm stands, 1 one does; 2 the call is wrong, or with --once the
-log cannot be read. Without --once it runs until SIGTERM or Ctrl-C, and then exits 0."""
+until its file is removed. Exit codes: with --once 0 no alarm stands, 1 one does; 2 the call is wrong, or with --once
+the log cannot be read. Without --once it runs until SIGTERM or Ctrl-C, and then exits 0."""
 
 
 def register(parser: argparse.ArgumentParser) -> None:

@@ -105,7 +105,7 @@ def test_demo_leaves_a_proof_of_every_kind_that_verifies(finished):
 
 @pytest.mark.parametrize("policy", ["policy.txt", "policy-pq.txt"])
 def test_demo_proofs_pass_every_step_under_both_policies(finished, policy):
-    """Two of three witnesses, registrar, key status, times: `--strict` demands all eight, classical and post-quantum."""
+    """Witnesses, registrar, key status, times: `--strict` demands all eight, classical and post-quantum."""
     _, data = finished
     proofs = [path for path in (data / "proofs").iterdir() if not path.name.startswith("key-")]
     words = ("--policy", data / policy, "--trust", data / "trust.txt", "--strict", "--json")
