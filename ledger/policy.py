@@ -105,8 +105,10 @@ def verify_quorum(note: Note, policy: Policy) -> tuple[int | None, tuple[str, ..
     checkpoint = parse_checkpoint(note.text)
     times: dict[str, int] = {}
     for witness in policy.witnesses:
-        checked = (checkpoint.check(line, witness.key) for line in note.by(witness.key))
-        if seen := [time for time in checked if time is not None]:
+        checked = [checkpoint.check(line, witness.key) for line in note.by(witness.key)]
+        # Time 0 says that the witness makes no statement about time (tlog-cosignature): such a line counts for nothing,
+        # or whoever gets one could move the logged-by time to 1970.
+        if seen := [time for time in checked if time]:
             times[witness.name] = min(seen)
     witnesses = tuple(map(_shown, times))
     if policy.quorum is None:

@@ -48,9 +48,9 @@ def create_log(
 ) -> None:
     """Makes `data` a log named `origin`: keys, sequencer database, guard, policies, `trust.txt`.
 
-    `witnesses` are named in the policies, by the type of their keys; `quorum` of them, counted by URL, have to cosign
-    (None: more than half). The origin must never have named a log before: two histories under one name are what
-    auditors look for.
+    `witnesses` are named in the policies, one key of each (keys with one URL are one witness's); `quorum` of them have
+    to cosign (None: more than half). `policy-pq.txt` is written only if enough of them have an ML-DSA-44 key. The
+    origin must never have named a log before: two histories under one name are what auditors look for.
 
     Raises:
         StorageError: there is a log already, or the directory cannot be written.
@@ -58,6 +58,9 @@ def create_log(
     """
     check_origin(origin)
     guard = guard or data / GUARD
+    classical, post_quantum = (NoteSigner(origin, os.urandom(32), type_) for type_ in (ED25519_NOTE, ML_DSA_44))
+    registrar = NoteSigner(f"{origin}/registrar", os.urandom(32))
+    policies = _policies(classical.verifier, post_quantum.verifier, witnesses, quorum)
     try:
         new = [folder for folder in (data, *data.parents) if not folder.exists()]
         data.mkdir(parents=True, exist_ok=True)
@@ -67,14 +70,6 @@ def create_log(
             raise StorageError(f"{data / DATABASE}: there is a log already; nothing was changed")
         if guard.exists():
             raise StorageError(f"{guard}: is there already; it guards a log, or did: name another place")
-        classical, post_quantum = (NoteSigner(origin, os.urandom(32), type_) for type_ in (ED25519_NOTE, ML_DSA_44))
-        registrar = NoteSigner(f"{origin}/registrar", os.urandom(32))
-        policies = {
-            POLICY: format_policy(classical.verifier, witnesses, quorum),
-            POLICY_PQ: format_policy(post_quantum.verifier, witnesses, quorum),
-        }
-        for text in policies.values():
-            parse_policy(text.encode())
         for key in (classical, post_quantum):
             write_key(data, key)
         _write(data / REGISTRAR_KEY, registrar.skey() + "\n", 0o600)
@@ -96,15 +91,32 @@ def create_log(
         raise StorageError(f"{error.filename or data}: {error.strerror or error}") from None
 
 
-def format_policy(log: VerifierKey, witnesses: Sequence[Witness], quorum: int | None) -> str:
-    """The policy text with `log`, and those of `witnesses` whose keys are of its kind: post-quantum or not."""
-    fitting = [witness for witness in witnesses if (witness.key.type == ML_DSA_44) == (log.type == ML_DSA_44)]
+def _policies(
+    classical: VerifierKey, post_quantum: VerifierKey, witnesses: Sequence[Witness], quorum: int | None
+) -> dict[str, str]:
+    """The policy files' texts by name; raises MalformedError if they cannot be satisfied."""
+    by_place: dict[str, dict[bool, Witness]] = {}
+    for witness in witnesses:
+        by_place.setdefault(witness.url or witness.name, {})[witness.key.type == ML_DSA_44] = witness
+    count = len(by_place) // 2 + 1 if quorum is None else quorum
+    if by_place and not 1 <= count <= len(by_place):
+        raise MalformedError(f"a quorum of {count} out of {len(by_place)} witnesses cannot be reached")
+    # A witness without a classical key counts by its other one.
+    texts = {POLICY: _policy(classical, [keys.get(False) or keys[True] for keys in by_place.values()], count)}
+    strong = [keys[True] for keys in by_place.values() if True in keys]
+    if len(strong) >= count or not by_place:
+        texts[POLICY_PQ] = _policy(post_quantum, strong, count)
+    for text in texts.values():
+        parse_policy(text.encode())
+    return texts
+
+
+def _policy(log: VerifierKey, witnesses: Sequence[Witness], count: int) -> str:
     lines = [f"log {log}"]
-    lines += [" ".join(filter(None, ("witness", item.name, str(item.key), item.url))) for item in fitting]
+    lines += [" ".join(filter(None, ("witness", item.name, str(item.key), item.url))) for item in witnesses]
     if not witnesses:
         return "\n".join([*lines, "quorum none", ""])
-    count = len(fitting) // 2 + 1 if quorum is None else quorum
-    group = f"group quorate {count} {' '.join(item.name for item in fitting)}"
+    group = f"group quorate {count} {' '.join(item.name for item in witnesses)}"
     return "\n".join([*lines, group, "quorum quorate", ""])
 
 
