@@ -21,7 +21,7 @@ from ledger.follow import Finding
 from ledger.fsck import Progress
 from ledger.note import Note
 from ledger.policy import Policy
-from ledger.service.fetch import FetchError
+from ledger.service.http_log import FetchError
 from ledger.service.monitor_alarms import BROKEN, SHRUNK, SPLIT_VIEW, STALLED, UNREACHABLE, UNWITNESSED, Alarms
 from ledger.service.monitor_evidence import Claim, Exhibit, iso_time
 from ledger.service.monitor_state import MonitorState, Pending

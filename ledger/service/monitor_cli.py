@@ -19,7 +19,7 @@ from ledger.errors import LedgerError, MalformedError
 from ledger.fsck import CHECKPOINT_PATH
 from ledger.note import parse_note
 from ledger.policy import Policy, parse_policy, parse_trust, verify_log_signature
-from ledger.service.fetch import FetchError
+from ledger.service.http_log import FetchError
 from ledger.service.monitor import Monitor
 from ledger.service.monitor_alarms import UNREACHABLE, Alarms, Event
 from ledger.service.monitor_evidence import iso_time

@@ -15,7 +15,8 @@ from ledger.fsck import CHECKPOINT_PATH
 from ledger.merkle import EMPTY_ROOT
 from ledger.note import Note, VerifierKey, parse_note
 from ledger.policy import Policy, verify_log_signature, verify_quorum
-from ledger.service.fetch import FetchError, Patience, ReadAhead, open_url
+from ledger.service.fetch import ReadAhead
+from ledger.service.http_log import FetchError, Patience, open_url
 from ledger.service.monitor_alarms import BROKEN, UNREACHABLE, UNWITNESSED
 from ledger.service.witness_store import log_id
 from ledger.tiles import Fetch

@@ -12,7 +12,8 @@ from starlette.routing import Route
 from ledger.errors import LedgerError, MalformedError
 from ledger.fsck import fsck
 from ledger.policy import parse_policy
-from ledger.service.fetch import AHEAD, FetchError, HttpLog, Patience, ReadAhead, log_reader, open_url
+from ledger.service.fetch import AHEAD, ReadAhead, log_reader
+from ledger.service.http_log import FetchError, HttpLog, Patience, open_url
 from ledger.tiles import parse_tile_path, tiles_of
 from ledger.writer.files import list_files, read_file
 from vitalseal.cli import main

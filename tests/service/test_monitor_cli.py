@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from ledger.service.fetch import Patience
+from ledger.service.http_log import Patience
 from ledger.service.witness_store import log_id
 from tests.ledger import builders as b
 from tests.service.monitoring import commitments, convicts, showing, signed_notes, write

@@ -4,7 +4,7 @@ import pytest
 
 from ledger.checkpoint import Checkpoint
 from ledger.note import ML_DSA_44, NoteSigner
-from ledger.service.fetch import FetchError
+from ledger.service.http_log import FetchError
 from tests.ledger import builders as b
 from tests.service.monitoring import (
     MIRROR,

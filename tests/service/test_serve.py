@@ -16,8 +16,8 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from ledger.service.fetch import open_url
 from ledger.service.http import ServeError, Server
+from ledger.service.http_log import open_url
 from ledger.writer.files import list_files
 from vitalseal.cli import main
 
