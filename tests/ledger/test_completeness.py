@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.completeness import MAX_RANGE_FILE, parse_range_proof, verify_range
+from ledger.completeness import MAX_RANGE_FILE, Disclosed, parse_range_proof, verify_range
 from ledger.errors import MalformedError
 from ledger.proof import MAX_PROOF_FILE, parse_proof_file
 from ledger.report import UnprovenError
@@ -91,8 +91,24 @@ def test_range_disclosed_in_any_part(disclosed):
     """Whatever is disclosed, the count of readings is the same, and exactly those are shown."""
     found = proven(PAST.range_fields(DEVICE, range(7), disclosed))
     assert found.readings == 9
-    expected = [b.scalar(60 + number, ordinal=at - 1) for number, at in sorted(disclosed) if 0 < at <= number % 4]
-    assert list(found.disclosed) == expected
+    shown = [(number, at) for number, at in sorted(disclosed) if 0 < at <= number % 4]
+    assert found.disclosed == tuple(Disclosed(*place, b.scalar(60 + place[0], ordinal=place[1] - 1)) for place in shown)
+    assert found.steps[7].result == ("not checked" if shown else "passed")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("beyond", [-1, 0, 1, 2**63])
+def test_range_with_an_anchor(number, beyond):
+    """Only the last header's anchor counts, and of it only that it is not beyond the proof's index."""
+    past = p.Past()
+    for seq in range(3):
+        past.seal(signer=DEVICE, anchor=b.Anchor(2 + beyond, bytes(32)) if seq == number else None)
+    file = past.range(DEVICE, range(3), cosigned=())
+    if number == 2 and beyond > 0:
+        with pytest.raises(UnprovenError, match=f"step 4 .*anchored to size {2 + beyond}, which came after index 2"):
+            verify_range(file, POLICY)
+    else:
+        assert verify_range(file, POLICY).last == 2
 
 
 def test_range_file_longer_than_other_proofs():

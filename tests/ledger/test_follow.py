@@ -3,7 +3,10 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ledger.batch import Notice
 from ledger.errors import MalformedError
 from ledger.follow import STATE_VERSION, Follower
 from ledger.merkle import tree_root
@@ -11,6 +14,7 @@ from tests.vectors import logs
 
 from . import builders as b
 from . import past as p
+from .strategies import examples
 
 ENTRIES = [*logs.whole().entries[:-1], *(b.pack([6, 1, b.seed(f"{at}")]) for at in range(600)), logs.CLOSING, logs.B0]
 
@@ -75,6 +79,52 @@ def test_follower_of_an_unsound_log(name):
     assert (first.index, first.malformed) == (log.fault, log.malformed)
     assert follower.size == len(log.entries)
     assert isinstance(first.error(), MalformedError) == log.malformed
+
+
+@pytest.mark.parametrize("name", [*logs.sound(), *logs.unsound()])
+def test_follower_of_any_log_taken_up_again(name):
+    """What a follower finds in an entry does not hang on when it was last written down."""
+    log = (logs.sound() | logs.unsound())[name]
+    registrars = None if log.trust is None else frozenset(who.public_key for who in log.trust)
+    whole, found = follow(log.entries, Follower(b.ORIGIN, registrars))
+    follower, again = Follower(b.ORIGIN, registrars), []
+    for entry in log.entries:
+        follower = Follower.load(follower.dump(), registrars)
+        again += follower.add(entry)
+    assert (again, follower.dump()) == (found, whole.dump())
+
+
+places = st.tuples(st.integers(0, 2), st.integers(0, 4))
+
+
+@examples
+@given(st.lists(st.integers(0, 3), max_size=3), places, places, st.booleans())
+def test_follower_of_a_rotation_from_any_place(lengths, until, again, revoked):
+    """A rotation is a fault exactly if its place is logged or a second one; a revocation from any place is none."""
+    past = p.Past()
+    past.enrol(logs.DEVICE)
+    logged = [(epoch, seq) for epoch, length in enumerate(lengths) for seq in range(length)]
+    for epoch, seq in logged:
+        begun = {} if seq else {"epoch": epoch, "seq": 0, "notice": Notice(3) if epoch else None}
+        past.seal(signer=logs.DEVICE, **begun)
+    rotated = past.rotate(logs.DEVICE, logs.NEXT, until)
+    last = past.revoke(logs.DEVICE, again) if revoked else past.add(p.rotation(logs.DEVICE, logs.THIRD, again))
+    _, found = follow(past.entries)
+    faults = [(finding.index, finding.kind, finding.key_id) for finding in found if finding.fault]
+    expected = [rotated] if any(until <= place for place in logged) else []
+    assert faults == [(index, "key-event", logs.OLD) for index in expected + ([] if revoked else [last])]
+
+
+def test_follower_of_a_closing_with_wrong_keys():
+    """Each key that is none, or is not the successor's, is a fault; the log is closed all the same."""
+    other = b.log_signer(b.ORIGIN).verifier
+    follower, found = follow([logs.closing("", logs.HEIR, other, logs.HEIR)])
+    assert [(finding.kind, finding.fault, finding.malformed) for finding in found] == [
+        ("malformed", True, True),
+        ("closed", True, False),
+        ("closed", False, False),
+    ]
+    assert follower.closed.successor == logs.SUCCESSOR
 
 
 def saved():

@@ -44,7 +44,10 @@ def allowed(step, past):
     ended, begun = {"enrol": (None, 1), "rotate": (1, 2), "revoke": (1, None)}[step[0]]
     if begun is not None and p.id_of(DEVICES[step[begun]]) in past.records:
         return False
-    return ended is None or past.records.get(p.id_of(DEVICES[step[ended]]), [0, 0, 0])[2] is None
+    if ended is None:
+        return True
+    _, until, revoked = past.records.get(p.id_of(DEVICES[step[ended]]), [None, None, 0])
+    return revoked is None and (until is None or step[0] == "revoke")
 
 
 def play(step, past):

@@ -587,7 +587,7 @@ def range_fields(proven):
         "steps": [str(step.result) for step in proven.steps],
         **named(proven.checkpoint, "origin", "size", "root"),
         **named(proven, "index", "logged_by", "witnesses", "key_id", "epoch", "first", "last", "readings", "gaps"),
-        "disclosed": [leaf_fields(reading) for reading in proven.disclosed],
+        "disclosed": [named(item, "seq", "leaf_index") | leaf_fields(item.reading) for item in proven.disclosed],
     }
 
 

@@ -55,11 +55,16 @@ def proven(
     """What a verifier must report of a completeness proof that holds, read out of its extra."""
     _, algorithm, key, batches = b.unpack(file.extra)
     headers = [Header.decode(batch[0]) for batch in batches]
-    shown = [leaf[1] for batch in batches for leaf in batch[2][1:] if isinstance(leaf, list)]
+    shown = [
+        {"seq": str(header.seq), "leaf_index": str(at)} | stated(Reading.decode(leaf[1]))
+        for header, batch in zip(headers, batches, strict=True)
+        for at, leaf in enumerate(batch[2])
+        if at and isinstance(leaf, list)
+    ]
     origin, size, root = file.checkpoint.text.split("\n")[:3]
     return {
         "result": "proven",
-        "steps": [*["passed"] * 6, step7, "passed" if logged_by is not None and shown else "not checked"],
+        "steps": [*["passed"] * 6, step7, "not checked" if shown and logged_by is None else "passed"],
         "origin": origin,
         "size": size,
         "root": b.unbase64(root).hex(),
@@ -72,7 +77,7 @@ def proven(
         "last": str(headers[-1].seq),
         "readings": str(sum(header.count for header in headers)),
         "gaps": str(sum(header.notice is not None and header.notice.kind == 2 for header in headers)),
-        "disclosed": [stated(Reading.decode(body)) for body in shown],
+        "disclosed": shown,
     }
 
 
@@ -97,6 +102,9 @@ def good() -> Iterator[Case]:
         yield name, file.encode(), QUORATE, proven(file, b.NOW + 20)
     file = past.range(DEVICE, ONLY, cosigned=())
     yield "quorum none", file.encode(), NONE, proven(file, None, ())
+    for name, disclosed in {"nothing": (), "infos": [(number, 0) for number in ONLY], "one reading": ((4, 2),)}.items():
+        file = past.range(DEVICE, ONLY, disclosed, cosigned=())
+        yield f"quorum none, {name} disclosed", file.encode(), NONE, proven(file, None, ())
     text = file.checkpoint.text
     lines = [PQ_LOG.cosign(text, b.NOW), *(witness.cosign(text, time) for witness, time in PQ_SEEN[:2])]
     file = dataclasses.replace(past.range(ELEMENT, (0, 1)), checkpoint=Note(text, tuple(lines)))
@@ -111,18 +119,37 @@ def good() -> Iterator[Case]:
     told = proven(file, b.NOW + 20, step7="passed") | {"strict": None}
     yield f"trust, {name}", file.encode(), QUORATE, told, beside(trusting.status(DEVICE))
     hidden = trusting.range(DEVICE, (0, 1), ())
-    told = proven(hidden, b.NOW + 20, step7="passed") | {"strict": 8}
+    told = proven(hidden, b.NOW + 20, step7="passed") | {"strict": None}
     yield "trust, good, nothing disclosed", hidden.encode(), QUORATE, told, beside(trusting.status(DEVICE))
+    for name, disclosed, strict in (("nothing", (), None), ("everything", None, 8)):
+        unseen = trusting.range(DEVICE, (0, 1), disclosed, cosigned=())
+        told = proven(unseen, None, (), step7="passed") | {"strict": strict}
+        status = beside(trusting.status(DEVICE, cosigned=()))
+        yield f"trust, quorum none, {name} disclosed", unseen.encode(), NONE, told, status
     told = proven(file, b.NOW + 20) | {"strict": 7}
     yield "trust, without a status", file.encode(), QUORATE, told, beside()
     late = p.Past()
     late.seal(b.scalar(at_ns=0), b.scalar(), signer=DEVICE)
     file = late.range(DEVICE, (0,), ((0, 2),))
     yield "a reading of 1970 that is not disclosed", file.encode(), QUORATE, proven(file, b.NOW + 20)
-    anchored = p.Past()
-    anchored.seal(b.scalar(), signer=DEVICE, anchor=b.Anchor(9, ZERO))
-    file = anchored.range(DEVICE, (0,))
-    yield "an anchor beyond its index, which is not looked at", file.encode(), QUORATE, proven(file, b.NOW + 20)
+    anchors = {
+        "the last anchored to its own index": (None, 3),
+        "the last anchored to nothing, by another root": (None, 0),
+        "the first anchored beyond its own index, to that of the last": (3, None),
+        "the first anchored beyond every index, which is not looked at": (2**64 - 1, 3),
+    }
+    for name, sizes in anchors.items():
+        file = anchored(*sizes)
+        yield name, file.encode(), QUORATE, proven(file, b.NOW + 20)
+
+
+def anchored(first: int | None, last: int | None) -> ProofFile:
+    """A range of two batches, at index 1 and 3, with anchors of these sizes, if any."""
+    past = p.Past()
+    for size in (first, last):
+        past.fill(1)
+        past.seal(b.scalar(), signer=DEVICE, anchor=None if size is None else b.Anchor(size, ZERO))
+    return past.range(DEVICE, (0, 1))
 
 
 def long_chain(count: int) -> ProofFile:
@@ -202,6 +229,8 @@ def _entries() -> Iterator[tuple[str, ProofFile, str, int]]:
     unlogged = b.sealed([b.scalar()], seq=6, previous=header_hash(fields[3][-1][0]))
     more = [*fields[:3], [*fields[3], [*p.signed_pair(unlogged), p.range_leaves(unlogged, 0, None)]]]
     yield "a batch more, which is not on the log", remade(more, index=index), QUORATE, 4
+    yield "the last anchored to its successor", anchored(None, 4), QUORATE, 4
+    yield "the last anchored to the greatest size", anchored(None, 2**64 - 1), QUORATE, 4
     signature = [*fields[3][:-1], [fields[3][-1][0], flipped(fields[3][-1][1]), fields[3][-1][2]]]
     yield "the last signature changed", remade([*fields[:3], signature], index=index), QUORATE, 4
 

@@ -282,7 +282,7 @@ def _unproven() -> Iterator[tuple[str, ReadingProof, str, int]]:
         "waveform whose end is beyond 63 bits": [1, 2**63 - 1, 1, 1, 0, 0, 0, 1, 1, bytes(1)],
     }.items():
         yield name, rough(changed(READING, 6, wave)), QUORATE, 8
-    early = alone(b.scalar()).proof(cosigned=[(witness, 0) for witness in WITNESSES])
+    early = alone(b.scalar()).proof(cosigned=[(witness, 1) for witness in WITNESSES])
     yield "logged by 1970", early, QUORATE, 8
 
 

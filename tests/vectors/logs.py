@@ -4,14 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ledger.batch import Anchor, Notice, SealedBatch, header_hash
+from ledger.note import ED25519_COSIGNATURE, ED25519_NOTE, ML_DSA_44, VerifierKey
 from tests.ledger import builders as b
 from tests.ledger import past as p
+from tests.vectors.texts import PQ_LOG
 
 DEVICE, ELEMENT, NEXT, THIRD = b.device(), b.SecureElement(), b.device("next"), b.device("third")
 REGISTRAR, OTHER = p.registrar(), p.registrar("other registrar")
 OLD = p.id_of(DEVICE)
 COMMITMENT = b.pack([6, 1, bytes(32)])
-CLOSING = b.pack([7, 1, "next.example.org", [str(b.log_signer("next.example.org", "next log").verifier)]])
+SUCCESSOR = "next.example.org"
+HEIR = b.log_signer(SUCCESSOR, "next log").verifier
+CLOSING = b.pack([7, 1, SUCCESSOR, [str(HEIR)]])
 OPENING = b.pack([8, 1, "before.example.org", 7, bytes(32)])
 UNKNOWN = b.pack([77, 1, None])
 
@@ -51,6 +55,11 @@ CHAIN = beats(4)
 B0, B1, B2, B3 = map(b.entry_of, CHAIN)
 E0, E1 = map(b.entry_of, beats(2, ELEMENT))
 N0, N1 = map(b.entry_of, beats(2, NEXT))
+
+
+def closing(*keys: str | VerifierKey) -> bytes:
+    """A closing with these keys."""
+    return b.pack([7, 1, SUCCESSOR, list(map(str, keys))])
 
 
 def whole() -> p.Past:
@@ -93,6 +102,10 @@ def sound() -> dict[str, Log]:
     one = [record(DEVICE, 0)]
     rotated = in_order(record(DEVICE, 0, [0, 2]), record(NEXT, 2))
     both = p.equivocation(CHAIN[1], b.sealed([b.scalar()], seq=1, previous=bytes(32)))
+    rotate = p.rotation(DEVICE, NEXT, (0, 2))
+    lost = b.entry_of(b.sealed(epoch=2, notice=Notice(3)))
+    witness = VerifierKey(SUCCESSOR, ED25519_COSIGNATURE, HEIR.public_key)
+    pq = VerifierKey(SUCCESSOR, ML_DSA_44, PQ_LOG.vkey.public_key)
     return {
         "empty": Log([]),
         "every type": Log(whole().entries, {"gap": 1, "outbox-lost": 1, "equivocation": 1, "revoked": 1, "closed": 1}),
@@ -100,6 +113,8 @@ def sound() -> dict[str, Log]:
         "an opening": Log([OPENING, ENROL, B0]),
         "an opening alone": Log([OPENING]),
         "a closing alone": Log([CLOSING], {"closed": 1}),
+        "a closing with keys of every type": Log([closing(HEIR, witness, pq)], {"closed": 1}),
+        "a closing with a key twice": Log([closing(HEIR, HEIR)], {"closed": 1}),
         "unknown types, versions and events": Log(
             [UNKNOWN, b.pack([5, 1]), b.pack([3, 2]), b.pack([2, 1, b.pack([4]), [bytes(64)]])]
         ),
@@ -128,12 +143,34 @@ def sound() -> dict[str, Log]:
         ),
         "old key's batches arrive after its rotation": Log([ENROL, p.rotation(DEVICE, NEXT, (0, 2)), B0, N0, B1, N1]),
         "rotation from Ed25519 to P-256": Log([ENROL, p.rotation(DEVICE, ELEMENT, (0, 0)), E0, E1]),
-        "rotation from a place before batches on the log": Log([ENROL, B0, B1, p.rotation(DEVICE, NEXT, (0, 0)), N0]),
+        "rotation from the place after the last batch on the log": Log([ENROL, B0, B1, rotate, N0]),
+        "rotation from a place far after the last batch on the log": Log(
+            [ENROL, B0, p.rotation(DEVICE, NEXT, (0, 2**64 - 1)), B1, B2, N0, B3]
+        ),
+        "rotation from a lower number of a later epoch": Log(
+            [ENROL, B0, B1, p.rotation(DEVICE, NEXT, (1, 0)), N0, B2, B3]
+        ),
+        "rotation from a later epoch that began": Log(
+            [ENROL, B0, lost, p.rotation(DEVICE, NEXT, (2, 1)), N0], {"outbox-lost": 1}
+        ),
+        "rotation from the first place of a key, after batches of another": Log(
+            [ENROL, ENROL_ELEMENT, E0, E1, p.rotation(DEVICE, NEXT, (0, 0)), N0]
+        ),
+        "revocation of a rotated key from a place before batches on the log": Log(
+            [
+                *(ENROL, B0, B1, rotate, N0, p.revocation(OLD, (0, 0))),
+                p.state_entry(6, in_order(record(DEVICE, 0, [0, 0], 5), record(NEXT, 3))),
+            ],
+            {"revoked": 1},
+        ),
         "a key rotated to is rotated from": Log(
             [ENROL, p.rotation(DEVICE, NEXT, (0, 1)), p.rotation(NEXT, THIRD, (0, 0)), B0]
         ),
         "revocation from a place before batches on the log": Log(
             [ENROL, B0, B1, p.revocation(OLD, (0, 0))], {"revoked": 1}
+        ),
+        "revocation from the place of the last batch on the log": Log(
+            [ENROL, B0, B1, p.revocation(OLD, (0, 1))], {"revoked": 1}
         ),
         "equivocation, one header logged": Log([ENROL, B0, B1, both], {"equivocation": 1}),
         "equivocation, neither header logged": Log([ENROL, both], {"equivocation": 1}),
@@ -186,7 +223,7 @@ def _unsound() -> dict[str, Log]:
         "batch of an earlier epoch": [ENROL, lost, B0],
         "epoch twice": [ENROL, lost, lost],
         "batch at the place of its key's end": [ENROL, rotate, B0, B1],
-        "batch beyond the place of its key's end": [ENROL, B0, B1, rotate, N0, B2],
+        "batch at the place of its key's end, after others": [ENROL, B0, B1, p.rotation(DEVICE, NEXT, (0, 2)), N0, B2],
         "batch of a later epoch than its key's end": [ENROL, B0, rotate, lost],
         "batch of a key that was to seal nothing": [ENROL, p.rotation(DEVICE, NEXT, (0, 0)), B0],
         "batch after its key's revocation, beyond the place": [ENROL, B0, revoke, B1],
@@ -206,6 +243,17 @@ def _unsound() -> dict[str, Log]:
         "rotation from a key that is not enrolled": [ENROL_ELEMENT, rotate],
         "rotation to a key that is enrolled": [ENROL, ENROL_ELEMENT, p.rotation(DEVICE, ELEMENT, (0, 0))],
         "rotation from a revoked key": [ENROL, revoke, rotate],
+        "rotation from a rotated key": [ENROL, rotate, p.rotation(DEVICE, THIRD, (0, 1))],
+        "rotation from a rotated key from an earlier place": [ENROL, rotate, p.rotation(DEVICE, THIRD, (0, 0))],
+        "rotation from a rotated key from a later place": [ENROL, rotate, B0, N0, p.rotation(DEVICE, THIRD, (0, 2))],
+        "rotation from a rotated and revoked key": [ENROL, rotate, revoke, p.rotation(DEVICE, THIRD, (0, 1))],
+        "rotation twice": [ENROL, rotate, rotate],
+        "rotation from the place of the last batch on the log": [ENROL, B0, B1, rotate],
+        "rotation from a place before the last batch on the log": [ENROL, B0, B1, p.rotation(DEVICE, NEXT, (0, 0))],
+        "rotation from the place of the only batch on the log": [ENROL, B0, p.rotation(DEVICE, NEXT, (0, 0))],
+        "rotation from a higher number of an earlier epoch": [ENROL, lost, p.rotation(DEVICE, NEXT, (1, 9))],
+        "rotation from the first place of an epoch that began": [ENROL, B0, lost, p.rotation(DEVICE, NEXT, (2, 0))],
+        "revocation of a rotated key twice": [ENROL, rotate, revoke, p.revocation(OLD, (0, 0))],
         "rotation for another log": [ENROL, p.rotation(DEVICE, NEXT, (0, 1), origin=elsewhere)],
         "rotation that the new key did not sign": [ENROL, _resigned(rotate, 0)],
         "rotation that the old key did not sign": [ENROL, _resigned(rotate, 1)],
@@ -241,6 +289,10 @@ def _unsound() -> dict[str, Log]:
         "closing after the closing": [CLOSING, CLOSING],
         "unknown entry after the closing": [CLOSING, UNKNOWN],
         "key state after the closing": [CLOSING, p.state_entry(1, [])],
+        "closing with a key of another name": [COMMITMENT, closing(b.log_signer("other.example.org").verifier)],
+        "closing with a key of this log's own name": [COMMITMENT, closing(b.log_signer(b.ORIGIN).verifier)],
+        "closing with a second key of another name": [COMMITMENT, closing(HEIR, b.log_signer(b.ORIGIN).verifier)],
+        "closing with a key of a longer name": [COMMITMENT, closing(b.log_signer(f"{SUCCESSOR}/2").verifier)],
         "opening after an entry": [COMMITMENT, OPENING],
         "opening twice": [OPENING, OPENING],
     }
@@ -259,6 +311,12 @@ def _unsound() -> dict[str, Log]:
         "an empty entry": [b""],
         "a malformed entry of a known type": [COMMITMENT, b.pack([3, 1, 0, 0])],
         "a malformed entry after the closing": [CLOSING, b"\xc0"],
+        "closing with a key that is none": [COMMITMENT, closing("next.example.org")],
+        "closing with an empty key": [COMMITMENT, closing("")],
+        "closing with a second key that is none": [COMMITMENT, closing(HEIR, f"{HEIR}\x20")],
+        "closing with a key of an unknown type": [COMMITMENT, closing(VerifierKey(SUCCESSOR, 2, HEIR.public_key))],
+        "closing with a key whose id is another": [COMMITMENT, closing(str(HEIR).replace(HEIR.id.hex(), "00000000"))],
+        "closing with an unusable key": [COMMITMENT, closing(VerifierKey(SUCCESSOR, ED25519_NOTE, bytes(32)))],
         "the layout of key events with their signatures in the entry": [_flat(ENROL)],
     }
     return logs | {name: Log(entries, malformed=True) for name, entries in malformed.items()}

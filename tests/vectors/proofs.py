@@ -241,9 +241,15 @@ def _quorums() -> Iterator[Case]:
             b.NOW + 40,
         ),
     ]
+    timeless = [(b.HOSPITAL, 0), *SEEN[1:]]
+    cases += [
+        ("quorum 2 of three, hospital at time 0", QUORATE, timeless, b.NOW + 30),
+        ("quorum 2 of three, hospital at time 0 and at another", QUORATE, [(b.HOSPITAL, 0), *SEEN], b.NOW + 20),
+        ("quorum none, witnesses known, hospital at time 0", none, timeless, None),
+    ]
     for name, policy, cosigned, logged_by in cases:
         known = [item.name for item in b.policy(policy).witnesses]
-        names = [name for name in known if name in {witness.short for witness, _ in cosigned}]
+        names = [name for name in known if name in {witness.short for witness, time in cosigned if time}]
         proof = plain.proof(cosigned=cosigned)
         yield name, proof.encode(), policy, expected(proof, logged_by, names)
 
@@ -359,6 +365,11 @@ def _unproven() -> Iterator[tuple[str, ReadingProof, str, int]]:
     yield "one witness of two", plain.proof(cosigned=SEEN[:1]), QUORATE, 3
     yield "no witness", plain.proof(cosigned=()), QUORATE, 3
     yield "only strangers cosigned", plain.proof(cosigned=[(b.STRANGER, b.NOW)] * 3), QUORATE, 3
+    yield "one of two at time 0", plain.proof(cosigned=[SEEN[0], (b.REGULATOR, 0)]), QUORATE, 3
+    one_more = plain.proof(cosigned=[*SEEN[:2], (b.PATIENTS, 0)])
+    *others, timeless = one_more.checkpoint.signatures
+    broken = Signature(timeless.name, timeless.key_id, flipped(timeless.signature))
+    yield "a cosignature at time 0 that does not verify", noted(one_more, *others, broken), QUORATE, 3
     yield "one witness twice", plain.proof(cosigned=[SEEN[0], SEEN[0]]), QUORATE, 3
     nested = "group pair any hospital regulator\ngroup quorate all pair patients\nquorum quorate"
     yield "both of a pair, not the third", plain.proof(cosigned=SEEN[:2]), b.policy_text(nested, witnesses=WITNESSES), 3
