@@ -123,7 +123,7 @@ class TileReader:
         self.size = size
         self.root = root
         self._fetch = fetch
-        self._tile = lru_cache(maxsize=512)(self._read_tile)
+        self._levels = lru_cache(maxsize=256)(self._read_levels)
         self._bundle = lru_cache(maxsize=16)(self._read_bundle)
 
     def hash_at(self, level: int, index: int) -> bytes:
@@ -131,9 +131,7 @@ class TileReader:
         tile_level, inner = divmod(level, TILE_HEIGHT)
         first = index << inner
         tile = tile_at(tile_level, first // TILE_WIDTH, self.size)
-        hashes = self._tile(tile)
-        start = first % TILE_WIDTH
-        return merkle.tree_root(hashes[start : start + (1 << inner)])
+        return self._levels(tile)[inner][index % (TILE_WIDTH >> inner)]
 
     def entry(self, index: int) -> bytes:
         """Entry `index`, checked against the leaf hash in its tile."""
@@ -160,8 +158,9 @@ class TileReader:
         merkle.check_consistency(old, self.size, merkle.root_at(old, self.hash_at), self.root, proof)
         return proof
 
-    def _read_tile(self, tile: Tile) -> list[bytes]:
-        return parse_tile(read_tile(self._fetch, tile), tile)
+    def _read_levels(self, tile: Tile) -> list[list[bytes]]:
+        """Every hash inside `tile`, made once: the proofs of neighbours ask for the same ones."""
+        return merkle.tree_levels(parse_tile(read_tile(self._fetch, tile), tile))
 
     def _read_bundle(self, tile: Tile) -> list[bytes]:
         return parse_bundle(read_tile(self._fetch, tile), tile)

@@ -38,6 +38,9 @@ GUARD = "guard"
 _STAGING = "staging"
 MAX_SQLITE = 2**63 - 1  # a larger number is in no column, so nothing is found for it
 _CHUNK = 1024  # entries fetched at a time: bounds memory, not meaning
+# 16 MB. What many commits change is copied into the database once. At SQLite's own 1000, five commits of 256 batches by
+# 100 devices, the copying is a fifth of the time that appending takes.
+_WAL_PAGES = 4000
 
 _SCHEMA = """
 CREATE TABLE entries (
@@ -346,6 +349,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
                 raise StorageError(f"{path}: this file system does not let SQLite keep a write-ahead log")  # noqa: TRY301 - raised here, closed below
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
     except StorageError:
         connection.close()
         raise
