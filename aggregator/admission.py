@@ -21,7 +21,7 @@ from ledger.receipt import MAX_DETAIL, Reason
 from ledger.writer.payload import format_payload
 from ledger.writer.storage import Place, Storage, Submission
 
-MAX_ANCHORS = 1024  # remembered answers; devices of one log are anchored to its last few checkpoints
+MAX_ANCHORS = 1024  # remembered; devices of one log are anchored to its last few checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Admission:
         self._storage = storage
         self._find_key = find_key
         self._find_record = find_record
-        self._anchors: dict[Anchor, bool] = {}
+        self._anchors: dict[Anchor, None] = {}
         self._heads: dict[bytes, Head | None] = {}
         # Batches of the group that is being made up: not in the storage yet, but next in their chains.
         self._pending: dict[Place, BatchEntry] = {}
@@ -185,11 +185,14 @@ class Admission:
 
     def _is_ours(self, anchor: Anchor) -> bool:
         """A device can have verified only what was signed and recorded; `fsck` and auditors ask the same."""
-        if anchor not in self._anchors:
-            self._anchors[anchor] = self._storage.checkpoint_root(anchor.size) == anchor.root
-            if len(self._anchors) > MAX_ANCHORS:
-                self._anchors.pop(next(iter(self._anchors)))
-        return self._anchors[anchor]
+        if anchor in self._anchors:
+            return True
+        if self._storage.checkpoint_root(anchor.size) != anchor.root:
+            return False  # not remembered: what is not recorded yet, a device may guess, and others verify tomorrow
+        self._anchors[anchor] = None
+        if len(self._anchors) > MAX_ANCHORS:
+            self._anchors.pop(next(iter(self._anchors)))
+        return True
 
     def _head(self, key_id: bytes) -> Head | None:
         if key_id not in self._heads:

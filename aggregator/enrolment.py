@@ -49,8 +49,15 @@ class Keys:
         self._storage = storage
         self._registrars = frozenset(key.public_key for key in trust)
         self._book = KeyBook(writer, storage, time.monotonic)
-        self._keys = {key_id: key for key_id, key in registry.keys().items() if self._book.states.get(key_id)}
-        self._seen: set[tuple[str, int, int]] = set()  # file name and time: a replaced file is read again
+        # Of a key the registry is believed its device's name alone: the key itself is the one on the log.
+        self._keys = {
+            key_id: Key(key.device, *public)
+            for key_id, key in registry.keys().items()
+            if (public := self._book.states.public_key(key_id))
+        }
+        # File name and time: a replaced file is read again. What may succeed yet is tried again, and told once.
+        self._seen: set[tuple[str, int, int]] = set()
+        self._told: set[tuple[str, int, int]] = set()
         self.scan()
 
     def __len__(self) -> int:
@@ -81,13 +88,20 @@ class Keys:
         for path in (path for paths in found.values() for path in paths):
             try:
                 state = path.stat()
-                seen = (path.name, state.st_mtime_ns, state.st_ctime_ns)
-                if seen in self._seen:
-                    continue
-                self._seen.add(seen)
+            except OSError:
+                continue  # gone since it was listed
+            seen = (path.name, state.st_mtime_ns, state.st_ctime_ns)
+            if seen in self._seen:
+                continue
+            try:
                 self._take(path, path.read_bytes())
+                self._seen.add(seen)
             except (LedgerError, UserError, OSError) as error:
-                logger.warning("key event %s not taken: %s", path.name, error)
+                if isinstance(error, MalformedError):
+                    self._seen.add(seen)
+                if seen not in self._told:
+                    logger.warning("key event %s not taken: %s", path.name, error)
+                self._told.add(seen)
 
     def _take(self, path: Path, data: bytes) -> None:
         event = parse_entry(data)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.config import AggregatorConfig
-from aggregator.enrolment import FOLDER, REVOKE_SUFFIX
-from ledger.entry import Closing, Opening, parse_entry
+from aggregator.enrolment import FOLDER, REVOKE_SUFFIX, Keys
+from aggregator.registry import Registry, commit_assignments
+from ledger.entry import CLOSING, Closing, Opening, parse_entry
 from ledger.events import ChainPlace, revoke
 from ledger.note import ED25519_NOTE, ML_DSA_44, NoteSigner, VerifierKey
 from ledger.writer.create import (
@@ -27,7 +28,7 @@ from ledger.writer.create import (
     write_key,
 )
 from ledger.writer.files import replace_file
-from ledger.writer.keybook import KeyBook, read_states
+from ledger.writer.keybook import read_states
 from ledger.writer.local import LocalReader, LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import StorageError, Submission
@@ -97,9 +98,8 @@ def add_log_key(config: AggregatorConfig, kind: str) -> VerifierKey:
         origin = load_log_keys(config.data).signers[0].verifier.name
         signer = NoteSigner(origin, os.urandom(32), KEY_TYPES[kind])
         path = config.data / (POLICY_PQ if kind == "ml-dsa-44" else POLICY)
-        policy = f"log {signer.verifier}\n{path.read_text(encoding='utf-8')}"
         # The policy first: a key that it names and that never signs does no harm, the reverse does.
-        replace_file(path, policy.encode())
+        replace_file(path, f"log {signer.verifier}\n".encode() + path.read_bytes())
         write_key(config.data, signer)
     return signer.verifier
 
@@ -134,8 +134,10 @@ def close_log(config: AggregatorConfig, successor: AggregatorConfig) -> tuple[Lo
     with open_log(successor) as new:
         _check_successor(new, load_log_keys(config.data).signers[0].verifier.name)
         with open_log(config) as old:
-            if not old.writer.closed:
-                KeyBook(old.writer, old.storage, time.monotonic).renew(now=True)
+            if old.writer.closed:
+                _check_closed_for(old.storage, new.writer.origin)
+            else:
+                _finish(config.data, old)
                 vkeys = tuple(str(signer.verifier) for signer in load_log_keys(successor.data).signers)
                 old.writer.close(Submission(Closing(new.writer.origin, vkeys).encode()))
             _publish_all(old.writer)
@@ -154,6 +156,21 @@ def _check_successor(new: OpenLog, origin: str) -> None:
     opening = None if first is None else parse_entry(first)
     if first is not None and not (isinstance(opening, Opening) and opening.predecessor == origin):
         raise UserError("the successor has entries already; make a fresh log with `vitalseal aggregator init`")
+
+
+def _finish(data: Path, log: OpenLog) -> None:
+    """What waits for the aggregator is on the log: key events, assignments, and the state of all keys."""
+    with closing(Registry(data)) as registry:
+        keys = Keys(data, log.writer, log.storage, registry)
+        commit_assignments(registry, log.writer)
+        keys.renew(now=True)
+
+
+def _check_closed_for(storage: LocalStorage, origin: str) -> None:
+    for _, data in storage.of_type(CLOSING):
+        closing_entry = parse_entry(data)
+        if isinstance(closing_entry, Closing) and closing_entry.successor != origin:
+            raise UserError(f"the log is closed already, for {closing_entry.successor}")
 
 
 def _publish_all(writer: LogWriter) -> None:

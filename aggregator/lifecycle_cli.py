@@ -21,7 +21,8 @@ def register(commands: Commands) -> None:
         dest="first",
         type=int,
         metavar="SEQ",
-        help="first sequence number that is not good any more (default: the one after the last that is logged)",
+        help="first sequence number that is not good any more (default: the one after the last that is logged now; "
+        "what is logged until the revocation is taken is not good either)",
     )
     revoke.add_argument("--reason", choices=[*REASONS.values()], default="unspecified", help="goes on the log")
     key = add_command(commands, "log-key", "change the keys by which the log signs, while it is stopped", _log_key)

@@ -52,7 +52,8 @@ class Outgoing:
 
     def due(self, tree: TileReader, checkpoint: bytes) -> list[tuple[str, Receipt]]:
         """The receipts that can go out now that `checkpoint` of `tree` is published; they are no longer owed."""
-        receipts = []
+        receipts: list[tuple[str, Receipt]] = []
+        settled: list[tuple[_Device, list[Owed]]] = []
         for device, state in self._devices.items():
             covered = [owed for index, owed in sorted(state.owed.items()) if index < tree.size]
             if not covered:
@@ -62,6 +63,9 @@ class Outgoing:
             placed = [Placed(o.epoch, o.seq, o.index, tuple(tree.prove_inclusion(o.index))) for o in covered]
             consistency = tree.prove_consistency(old)
             receipts += [(device, receipt) for receipt in split_receipts(checkpoint, old, consistency, placed)]
+            settled.append((state, covered))
+        # Only now, when every proof was made: what is owed stays owed if one of them cannot be.
+        for state, covered in settled:
             for owed in covered:
                 del state.owed[owed.index]
             state.recent.extend(covered)

@@ -18,6 +18,8 @@ from aggregator.admission import Key
 from ledger import canonical
 from ledger.entry import Commitment, commit_assignment
 from ledger.writer.files import make_private
+from ledger.writer.log import LogWriter
+from ledger.writer.storage import Submission
 from vitalseal.errors import UserError
 
 DATABASE = "registry.db"
@@ -157,6 +159,13 @@ class Registry:
             yield
         except sqlite3.Error as error:
             raise UserError(f"{self._path}: {error}") from None
+
+
+def commit_assignments(registry: Registry, writer: LogWriter) -> None:
+    """Every assignment that is not on the log yet is committed to it."""
+    for number, commitment in registry.uncommitted():
+        # Killed between these two, the change is committed twice: two equal statements, both true.
+        registry.mark_committed(number, writer.append([Submission(commitment.encode())]))
 
 
 _COLUMNS = "id, source, patient, from_ns, to_ns, recorded_at_ns, corrects, reason, log_index"

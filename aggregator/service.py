@@ -23,12 +23,13 @@ from aggregator.enrolment import Keys
 from aggregator.meter import Meter
 from aggregator.mqtt import BrokerConnection, Message
 from aggregator.outgoing import RECENT, Outgoing, Owed
-from aggregator.registry import Registry
+from aggregator.registry import Registry, commit_assignments
 from aggregator.status import write_status
 from ledger.entry import EQUIVOCATION, Equivocation, parse_entry
 from ledger.errors import LedgerError
 from ledger.note import parse_note
-from ledger.receipt import Reason, Reject, Stored, parse_status
+from ledger.receipt import Reason, Receipt, Reject, Stored, parse_status
+from ledger.tiles import TileReader
 from ledger.writer.create import POLICY, load_policy
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
@@ -59,6 +60,7 @@ class Service:
         self._writer = writer
         self._registry = registry
         self._witnesses = witnesses
+        self._mended = False  # the public tree, since it was last found whole
         self._policy = load_policy(config.receipt_policy or config.data / POLICY)
         self._keys = Keys(config.data, writer, storage, registry)
         self._admission = Admission(writer.origin, storage, self._keys.find, self._keys.record)
@@ -241,15 +243,27 @@ class Service:
 
     def _publish_once(self) -> bool:
         """What is committed is published, if a quorum can be had, and receipts are sent; whether anything was new."""
-        for number, commitment in self._registry.uncommitted():
-            # Killed between these two, the change is committed twice: two equal statements, both true.
-            self._registry.mark_committed(number, self._writer.append([Submission(commitment.encode())]))
+        commit_assignments(self._registry, self._writer)
         published = self._writer.publish()
         if published:
             with self._lock:
                 self._meter.published(self._writer.checkpoint.size, time.time_ns())
         self._tell()
         return published
+
+    def _due(self, tree: TileReader, note: bytes) -> list[tuple[str, Receipt]]:
+        """The receipts that can go out; a public tree that does not prove them is made again from the database."""
+        try:
+            receipts = self._outgoing.due(tree, note)
+        except LedgerError as error:
+            if self._mended:
+                raise
+            logger.critical("the public tree is damaged: %s; it is made again from the database", error)
+            self._mended = True
+            self._writer.mend()
+            return []
+        self._mended = False
+        return receipts
 
     def _trimmed(self, note: bytes) -> bytes:
         """The checkpoint with the lines that devices ask for: a post-quantum one is fifty times a classical one."""
@@ -259,7 +273,7 @@ class Service:
         """Devices get the receipts that the published tree has for them, and `status.json` says how things are."""
         tree, note = self._writer.reader(), self._trimmed(self._writer.note)
         with self._lock:
-            receipts = self._outgoing.due(tree, note)
+            receipts = self._due(tree, note)
             status = self._meter.status(
                 origin=self._writer.origin,
                 connected=self._broker.connected.is_set(),

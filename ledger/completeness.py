@@ -80,7 +80,7 @@ class VerifiedRange:
     """What was proven: these are all batches of the key from `first` to `last`, and all of their leaves.
 
     `readings` counts the leaves that are readings; `disclosed` are those that the file shows. `gaps` counts the
-    headers in which the device itself declares that readings were lost.
+    headers in which the device itself declares that readings were lost, the loss of its whole outbox included.
     """
 
     key_id: bytes
@@ -193,7 +193,7 @@ def verify_range(
         last=last.seq,
         readings=sum(header.count for header in headers),
         disclosed=tuple(disclosed),
-        gaps=sum(header.notice is not None and header.notice.kind == NoticeKind.GAP for header in headers),
+        gaps=sum(header.notice is not None and header.notice.kind != NoticeKind.HEARTBEAT for header in headers),
         index=file.index,
         checkpoint=checkpoint,
         logged_by=logged_by,

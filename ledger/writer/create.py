@@ -48,8 +48,8 @@ def create_log(
 ) -> None:
     """Makes `data` a log named `origin`: keys, sequencer database, guard, policies, `trust.txt`.
 
-    `witnesses` are named in the policies, one key of each (keys with one URL are one witness's); `quorum` of them have
-    to cosign (None: more than half). `policy-pq.txt` is written only if enough of them have an ML-DSA-44 key. The
+    `witnesses` are named in the policies, one key of each (keys of one name are one witness's); `quorum` of them have
+    to cosign, more than half. `policy-pq.txt` is written only if enough of them have an ML-DSA-44 key. The
     origin must never have named a log before: two histories under one name are what auditors look for.
 
     Raises:
@@ -95,16 +95,24 @@ def _policies(
     classical: VerifierKey, post_quantum: VerifierKey, witnesses: Sequence[Witness], quorum: int | None
 ) -> dict[str, str]:
     """The policy files' texts by name; raises MalformedError if they cannot be satisfied."""
-    by_place: dict[str, dict[bool, Witness]] = {}
+    by_name: dict[str, dict[bool, Witness]] = {}
+    names: dict[str, str] = {}
     for witness in witnesses:
-        by_place.setdefault(witness.url or witness.name, {})[witness.key.type == ML_DSA_44] = witness
-    count = len(by_place) // 2 + 1 if quorum is None else quorum
-    if by_place and not 1 <= count <= len(by_place):
-        raise MalformedError(f"a quorum of {count} out of {len(by_place)} witnesses cannot be reached")
+        if witness.url is None:
+            raise MalformedError(f"witness {witness.name}: has no URL, so the log could not ask it")
+        if names.setdefault(witness.url, witness.key.name) != witness.key.name:
+            raise MalformedError(f"witness {witness.name}: {witness.url} is that of {names[witness.url]} as well")
+        by_name.setdefault(witness.key.name, {})[witness.key.type == ML_DSA_44] = witness
+    count = len(by_name) // 2 + 1 if quorum is None else quorum
+    if by_name and not len(by_name) // 2 < count <= len(by_name):
+        raise MalformedError(
+            f"a quorum of {count} out of {len(by_name)} witnesses: it has to be more than half of them, or two quorums "
+            "could cosign two histories"
+        )
     # A witness without a classical key counts by its other one.
-    texts = {POLICY: _policy(classical, [keys.get(False) or keys[True] for keys in by_place.values()], count)}
-    strong = [keys[True] for keys in by_place.values() if True in keys]
-    if len(strong) >= count or not by_place:
+    texts = {POLICY: _policy(classical, [keys.get(False) or keys[True] for keys in by_name.values()], count)}
+    strong = [keys[True] for keys in by_name.values() if True in keys]
+    if len(strong) >= count or not by_name:
         texts[POLICY_PQ] = _policy(post_quantum, strong, count)
     for text in texts.values():
         parse_policy(text.encode())

@@ -34,6 +34,7 @@ from ledger.writer.tree import Edge, full_between
 _PORTION = 16 * 256
 # An idle log signs anew this often, so that who follows it can tell silence from absence.
 RENEW_AFTER_NS = 600 * 10**9
+RETRY_RENEWAL_NS = 60 * 10**9  # where no quorum could be had
 
 
 class Quorum(Protocol):
@@ -168,7 +169,7 @@ class LogWriter:
 
     def _cosigned(self, recorded: Recorded) -> Recorded | None:
         """`recorded` with the cosignatures of a quorum; None if they cannot be had now."""
-        note = self._gathered or parse_note(recorded.note, "recorded checkpoint")
+        note = self._gathered or self._signed_by_all(recorded)
         if self._quorum is not None:
             tree = TileReader(self._storage.read, recorded.size, recorded.root)
             note = self._quorum.cosign(note, tree.prove_consistency)
@@ -178,6 +179,20 @@ class LogWriter:
                 return None
         return Recorded(recorded.size, recorded.root, note.encode(), recorded.recorded_at_ns, published=True)
 
+    def mend(self) -> None:
+        """The public tree is made again from the database; raises StorageError if that does not lead to its roots."""
+        recorded = self._storage.recorded()
+        if recorded is not None:
+            self._edge = self._rebuild(self._storage.published(), recorded)
+
+    def _signed_by_all(self, recorded: Recorded) -> Note:
+        """The recorded note; after a change of keys, the same checkpoint signed by those that sign now."""
+        note = parse_note(recorded.note, "recorded checkpoint")
+        if all(note.by(signer.verifier) for signer in self._signers):
+            return note
+        checkpoint = Checkpoint(self.origin, recorded.size, recorded.root)
+        return checkpoint.sign(*self._signers, time=recorded.recorded_at_ns // 10**9)
+
     def _renew(self) -> None:
         """An idle log's checkpoint, signed and cosigned anew now and then; the first one stays in the database."""
         now_ns = self._now_ns()
@@ -186,7 +201,9 @@ class LogWriter:
         self._renewed_ns = now_ns
         again = self.checkpoint.sign(*self._signers, time=now_ns // 10**9).encode()
         renewed = self._cosigned(Recorded(self._newest.size, self._newest.root, again, now_ns))
-        if renewed is not None:
+        if renewed is None:
+            self._renewed_ns = now_ns - RENEW_AFTER_NS + RETRY_RENEWAL_NS
+        else:
             self._storage.write([(CHECKPOINT_PATH, renewed.note)])
 
     def _confirm(self) -> bool:

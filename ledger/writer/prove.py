@@ -16,7 +16,7 @@ from ledger.proof import ProofFile
 from ledger.status import StatusProof
 from ledger.tiles import TileReader
 from ledger.writer.keybook import newest_state, read_states
-from ledger.writer.local import LocalReader
+from ledger.writer.local import MAX_SQLITE, LocalReader
 from ledger.writer.payload import parse_payload, prove_leaf
 from ledger.writer.storage import Place, Recorded
 
@@ -105,7 +105,7 @@ class Prover:
         return self._tree
 
     def _batch(self, index: int) -> tuple[BatchEntry, Header, tuple[Leaf | bytes, ...]]:
-        data = next(self._log.entries(index, index + 1), None) if index >= 0 else None
+        data = next(self._log.entries(index, index + 1), None) if 0 <= index < MAX_SQLITE else None
         if data is None:
             raise VerificationError(f"entry {index} is not on the log")
         entry, payload = parse_entry(data), self._log.payload(index)

@@ -16,7 +16,7 @@ from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from ledger.checkpoint import Checkpoint, parse_checkpoint, verify_signed
-from ledger.errors import LedgerError, MalformedError
+from ledger.errors import LedgerError, MalformedError, VerificationError
 from ledger.note import MAX_NOTE, Note, Signature, VerifierKey, parse_note
 from ledger.policy import Group, Policy, Witness
 from ledger.strict import parse_decimal
@@ -165,7 +165,8 @@ class Peer:
                 raise MalformedError("answer: an empty line among signature lines")
             for key in self._keys:
                 for line in answer.by(key):
-                    checkpoint.check(line, key)
+                    if not checkpoint.check(line, key):
+                        raise VerificationError("it has no time, so no policy counts it")
                 lines += answer.by(key)[:1]
         except LedgerError as error:
             raise WitnessFault(f"its cosignature is not to be used: {error}") from None

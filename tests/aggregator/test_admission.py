@@ -9,10 +9,12 @@ from aggregator.enrolment import Keys
 from aggregator.registry import Registry
 from ledger.batch import Anchor, Notice, NoticeKind
 from ledger.envelope import MAX_ENVELOPE
+from ledger.merkle import hash_leaf, tree_root
 from ledger.receipt import Reason
 from ledger.writer.create import load_log_keys
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
+from tests.ledger import builders as b
 
 from .devices import ORIGIN, Device
 
@@ -202,3 +204,16 @@ def test_place_beyond_the_database_is_rejected(gate, device):
     gate.take(device.name, device.batch(0, notice=Notice(NoticeKind.OUTBOX_LOST)))
     device.epoch, device.seq, device.previous = 0, 2**64 - 1, bytes(32)
     assert reason(gate.take(device.name, device.batch())) == Reason.BROKEN_CHAIN
+
+
+def test_anchor_that_one_device_guessed_shuts_out_no_other(gate, device, other):
+    """Who names a checkpoint before it is signed is refused; who has verified it afterwards is not."""
+    first = device.batch()
+    entries = [*gate.admission._storage.entries(0, gate.writer.size), b.entry_of(device.sealed[0])]
+    coming = Anchor(len(entries), tree_root([hash_leaf(entry) for entry in entries]))
+    assert isinstance(gate.take(device.name, first), Admitted)
+    device.anchor = other.anchor = coming
+    assert reason(gate.take(device.name, device.batch())) is Reason.WRONG_ANCHOR
+    gate.writer.publish()
+    assert (gate.writer.checkpoint.size, gate.writer.checkpoint.root) == (coming.size, coming.root)
+    assert isinstance(gate.take(other.name, other.batch()), Admitted)

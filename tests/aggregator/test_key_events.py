@@ -1,6 +1,7 @@
 """Keys that end, clones, and the other algorithm: what the running service makes of them, and what it logs."""
 
 import logging
+import sqlite3
 from collections import Counter
 from contextlib import closing, contextmanager
 
@@ -14,18 +15,20 @@ from aggregator.service import Service
 from aggregator.status import read_status
 from ledger.batch import Notice, NoticeKind
 from ledger.entry import Equivocation, parse_entry
+from ledger.errors import VerificationError
 from ledger.events import enrol, revoke, rotate
 from ledger.keys import ECDSA_P256, Ed25519Signer
 from ledger.policy import parse_policy, parse_trust
 from ledger.proof import read_proof
-from ledger.receipt import Reason, Receipt, Reject, Stored, parse_message
+from ledger.receipt import Reason, Receipt, Reject, Status, Stored, parse_message
 from ledger.status import verify_status
 from ledger.verify import verify_leaf
 from ledger.writer.create import POLICY, POLICY_PQ, TRUST, create_log
 from ledger.writer.local import LocalReader, LocalStorage
 from ledger.writer.prove import Prover
-from tests.writer.logs import checked, open_writer
+from tests.writer.logs import checked, commitments, open_writer
 from tests.writer.quorum import BOTH, WITNESSES, Cosigners
+from vitalseal.errors import UserError
 
 from .devices import ORIGIN, Device, drop, registrar
 
@@ -346,3 +349,56 @@ def vitalseal_status(tmp_path, capsys):
         return capsys.readouterr().out
 
     return call
+
+
+def test_damaged_public_tree_is_made_again_and_receipts_go_out(hands, data, device):
+    """A missing full tile that a receipt needs ends nobody: the database has what the tree is made of."""
+    hands.take(device, device.batch())
+    hands.writer.append(commitments(0, 300))
+    hands.service._publish_once()
+    hands.told.clear()
+    (data / "log" / "tile" / "0" / "000").write_bytes(bytes(8192))
+    status = Status(online=True, size=1).encode()
+    hands.service._hear(Message(device.name, "status", status, lambda: None))
+    hands.take(device, device.batch())
+    while hands.service._publish_once():
+        pass
+    hands.service._tell()
+    assert Receipt in [type(message) for _, message in hands.told]
+    hands.check()
+
+
+def test_damage_that_comes_back_ends_the_service(hands, data, device, monkeypatch):
+    """Making the tree again is tried once: what is still wrong then is not the tree."""
+    hands.take(device, device.batch())
+    monkeypatch.setattr(hands.service._outgoing, "due", lambda *_: (_ for _ in ()).throw(VerificationError("no")))
+    assert hands.service._publish_once()
+    with pytest.raises(VerificationError, match="no"):
+        hands.service._tell()
+
+
+def test_key_is_the_one_on_the_log_whatever_the_registry_says(data, device):
+    """Who edits the registry gains no key: it is believed the device's name alone."""
+    with by_hand(data):
+        pass
+    thief = Ed25519Signer(bytes([77]) * 32)
+    with closing(sqlite3.connect(data / "registry.db")) as registry, registry:
+        registry.execute("UPDATE devices SET public_key = ?", (thief.public_key,))
+    with by_hand(data) as hands:
+        assert hands.take(device, device.batch()) == [Stored]
+        hands.check()
+
+
+def test_enrolment_is_taken_when_the_registry_can_be_written_again(hands, data, caplog, monkeypatch):
+    """What failed for the registry's sake is tried again, and told once."""
+    late = Device("late-1", 9)
+    late.enrol(data)
+    add_device = Registry.add_device
+    monkeypatch.setattr(Registry, "add_device", lambda *_: (_ for _ in ()).throw(UserError("database is locked")))
+    hands.scan()
+    hands.scan()
+    assert caplog.text.count("late-1.enrol not taken: database is locked") == 1
+    monkeypatch.setattr(Registry, "add_device", add_device)
+    hands.scan()
+    assert hands.take(late, late.batch()) == [Stored]
+    hands.check()

@@ -13,7 +13,7 @@ from aggregator.enrolment import FOLDER, Keys
 from aggregator.registry import Registry
 from ledger.entry import Closing, KeyStateEntry, Opening, parse_entry
 from ledger.events import Revocation
-from ledger.note import parse_note
+from ledger.note import ED25519_COSIGNATURE, NoteSigner, parse_note
 from ledger.policy import parse_policy, parse_trust
 from ledger.writer.create import KEYS, POLICY, POLICY_PQ, TRUST, load_log_keys
 from ledger.writer.local import PUBLIC, LocalReader, LocalStorage
@@ -216,3 +216,52 @@ def test_log_is_not_closed_for_one_of_its_own_name(vitalseal, log, tmp_path):
         assert "two histories under one name are a fork" in done.err
     grow(log)
     assert sound(log).closed is None
+
+
+def test_close_takes_what_waits_before_it_closes(vitalseal, tmp_path, log):
+    """A revocation and an assignment that the stopped aggregator has not taken are on the log before its end."""
+    new = new_log(vitalseal, tmp_path, "second")
+    assert vitalseal("aggregator", "revoke", log.device.key_id.hex(), "--config", log.config).code == 0
+    words = ("aabbccdd", "patient-7", "--from", "2026-11-21T08:00:00Z", "--config", log.config)
+    assert vitalseal("aggregator", "assign", *words).code == 0
+    assert vitalseal("aggregator", "close", "--config", log.config, "--successor", new.config).code == 0
+    followed = sound(log)
+    assert followed.keys[log.device.key_id].revoked is not None
+    assert (followed.entries["commitments"], followed.entries["closings"]) == (1, 1)
+
+
+def test_close_again_for_another_successor_is_one_line(vitalseal, tmp_path, log):
+    """A log ends once, for one successor."""
+    new, third = new_log(vitalseal, tmp_path, "second"), new_log(vitalseal, tmp_path, "third")
+    assert vitalseal("aggregator", "close", "--config", log.config, "--successor", new.config).code == 0
+    done = vitalseal("aggregator", "close", "--config", log.config, "--successor", third.config)
+    assert (done.code, done.err) == (2, "vitalseal: the log is closed already, for second.example/log\n")
+    assert sound(third).size == 0
+
+
+@pytest.mark.parametrize(
+    ("witnesses", "quorum", "says"),
+    [
+        (["witness a KEY1 http://127.0.0.1:1", "witness b KEY2 http://127.0.0.1:2"], 1, "more than half"),
+        (["witness a KEY1"], None, "has no URL"),
+        (["witness a KEY1 http://127.0.0.1:1", "witness b KEY2 http://127.0.0.1:1"], None, "is that of"),
+    ],
+    ids=["half", "no URL", "one URL"],
+)
+def test_init_refuses_witnesses_that_are_no_quorum(vitalseal, tmp_path, witnesses, quorum, says):
+    """Two quorums that share no witness, or one witness counted twice, would cosign two histories."""
+    keys = {f"KEY{n}": str(NoteSigner(f"w.example/{n}", bytes([n]) * 32, ED25519_COSIGNATURE).verifier) for n in (1, 2)}
+    words = []
+    for number, line in enumerate(witnesses):
+        named = line.replace("KEY1", keys["KEY1"]).replace("KEY2", keys["KEY2"])
+        (tmp_path / f"w{number}").write_text(named + "\n")
+        words += ["--witness", tmp_path / f"w{number}"]
+    words += [] if quorum is None else ["--quorum", quorum]
+    data = tmp_path / "new"
+    done = vitalseal(
+        "aggregator", "init", "--config", tmp_path / "c", "--data", data, "--origin", "x.example/log", *words
+    )
+    assert done.code == 2
+    assert says in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not data.exists()

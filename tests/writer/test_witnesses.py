@@ -170,6 +170,16 @@ def test_line_that_is_there_twice_is_kept_once(house):
     assert house.cosign(house.client(all_of(witness)), 5) == ["hospital"]
 
 
+def test_cosignature_without_a_time_is_no_cosignature(house):
+    """Time 0 says nothing about when, and no policy counts it: nobody is waited for less on its account."""
+    witness = house.witness("hospital")
+    timeless = house.log.checkpoint(5).signature(witness.signers[0], 0)
+    witness.told = [saying(200, str(timeless).encode())]
+    witnesses = house.client(all_of(witness))
+    assert house.cosign(witnesses, 5) == []
+    assert "has no time" in witnesses.states()[0].error
+
+
 def test_who_has_signed_is_not_asked_again(house):
     """A note that lacks a quorum is taken round again, to those that are missing."""
     first, second = house.witness("first"), house.witness("second")
