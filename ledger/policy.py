@@ -141,7 +141,7 @@ def parse_trust(data: bytes) -> tuple[VerifierKey, ...]:
         key = parse_vkey(words[0], where)
         if key.type != ED25519_NOTE:
             raise MalformedError(f"{where}: a registrar's key is of type 0x01")
-        if key in keys:
+        if key.public_key in {known.public_key for known in keys}:
             raise MalformedError(f"{where}: the same key twice")
         keys.append(key)
     if not keys:

@@ -2,6 +2,10 @@
 
 The socket is bound and the certificate read by us, so that what is wrong with them is one line (`ServeError`) and not
 uvicorn's log. A server reports its URL when it listens: with port 0, which takes any free port, nobody else knows it.
+
+uvicorn counts a connection that says nothing like one that is at work, and waits for it without end. Here every wait
+for a client has an end, and when all connections are taken, the one that has waited longest for its client makes room:
+to keep others out, one must open connections faster than they need to send a request, not merely hold some open.
 """
 
 import asyncio
@@ -13,15 +17,70 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-# Beyond these connections a client is told 503; the usual limit of 1024 open files must not be met first.
+# With those that one turn of the loop accepts beyond them, below the usual limit of 1024 open files.
 MAX_CONNECTIONS = 512
+ACCEPTED_A_TURN = 128
+# A request's head is in one packet; this is for lost ones. It also limits a TLS handshake.
+HEAD_WITHIN_S = 10.0
+# For the rest of a request and its answer, and for an answer to be taken: as long as our own client waits for a bundle.
+ANSWERED_WITHIN_S = 120.0
 # Answers under way get this long to finish after the signal.
 STOPPED_WITHIN_S = 5
 
 
 class ServeError(OSError):
     """This address or certificate cannot be served from; one line."""
+
+
+class _Protocol(H11Protocol):
+    """A connection that ends when its client keeps it waiting; `_deadline` runs from its first moment to its last."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    began = 0.0  # by the loop's clock: this connection, its present request, or its wait for the next one
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._end_within(HEAD_WITHIN_S)
+        # With as many as the limit, this one counted, uvicorn answers 503.
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            others = (one for one in self.connections if isinstance(one, _Protocol) and one is not self)
+            waiting = [one for one in others if one.waits_for_client()]
+            if waiting:
+                min(waiting, key=lambda one: one.began).end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before and not self.cycle.response_complete:
+            self._end_within(ANSWERED_WITHIN_S)
+
+    def on_response_complete(self) -> None:
+        # First, because what follows may begin the next request. Of the answer all is written, not all is sent.
+        self._end_within(ANSWERED_WITHIN_S if self.transport.get_write_buffer_size() else HEAD_WITHIN_S)
+        super().on_response_complete()
+
+    def waits_for_client(self) -> bool:
+        """It is the client's turn: to send a request or the rest of one, or to take the answer."""
+        cycle: RequestResponseCycle | None = self.cycle  # None until the first request, whatever uvicorn declares
+        return cycle is None or cycle.response_complete or cycle.more_body or self.flow.write_paused
+
+    def end(self) -> None:
+        """The connection is closed and counted no more; what was not sent is lost."""
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _end_within(self, seconds: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.began = self.loop.time()
+        self._deadline = self.loop.call_at(self.began + seconds, self.end)
 
 
 class Server(uvicorn.Server):
@@ -52,6 +111,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 lifespan="off",
                 ws="none",
+                http=_Protocol,
                 limit_concurrency=MAX_CONNECTIONS,
                 timeout_graceful_shutdown=STOPPED_WITHIN_S,
             )
@@ -65,7 +125,18 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """The step of uvicorn that ends with the server listening."""
-        await super().startup(sockets)
+        await super().startup([])  # uvicorn would listen without a limit to the TLS handshake
+        loop, config = asyncio.get_running_loop(), self.config
+
+        def connection() -> _Protocol:
+            return _Protocol(config, self.server_state, self.lifespan.state)
+
+        handshake_s = None if config.ssl is None else HEAD_WITHIN_S
+        for listening in sockets or []:
+            server = await loop.create_server(
+                connection, sock=listening, ssl=config.ssl, backlog=ACCEPTED_A_TURN, ssl_handshake_timeout=handshake_s
+            )
+            self.servers.append(server)
         self._ready(self.url)
 
 

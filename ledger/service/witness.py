@@ -4,16 +4,19 @@ In this order, and each only if none before it applies:
 
     400   not a request, or a checkpoint that no log of this kind writes
     404   an origin that this witness does not know
+    400   two lines by one known key of that log
     403   no signature by a known key of that log, or one by a known key that fails
     400   the old size is beyond the checkpoint's
     409   the old size is not the last one cosigned, which is in the body
     422   size 0 with a root that is not the hash of nothing
     422   the consistency proof does not verify, or there is one from size 0
     422   another root for the size that was cosigned last
+    200   the cosignature lines of the last answer, if it was for the same checkpoint and is younger than FRESH_S
     503   our clock is behind the last cosignature of this log: the time we sign is evidence
     200   cosignature lines, nothing else
 
-`admit` is everything up to the second 400 and needs no state; `check_extends` is 409 and 422; `cosign` is the rest.
+`admit` is everything up to the third 400 and needs no state: it checks one signature for each key of the log at most.
+`check_extends` is 409 and 422; `last_answer` is the first 200; `cosign` is the rest.
 Whoever calls them gives the answer out only once the new state is durable (`ledger.service.witness_store`).
 
 A line in the name of the witness itself in what is submitted is a stranger's like any other: never looked at, stored
@@ -33,9 +36,12 @@ from ledger.policy import parse_policy
 
 TEXT = "text/plain; charset=utf-8"
 SIZE = "text/x.tlog.size"  # of a 409: the size alone
+CONFLICT = 409
 
 # What SQLite can hold; with 63 hashes no proof reaches a larger tree.
 MAX_SIZE = 2**63 - 1
+# Whoever asks again within this time gets the same cosignatures again: asking costs no signature and no write.
+FRESH_S = 60
 # Of one log, and of the witness: a note with all their lines stays below the 80 lines and 256 KB of `ledger.note`.
 MAX_KEYS = 16
 
@@ -84,7 +90,11 @@ class Submission:
 
 
 def admit(body: bytes, logs: Logs) -> Submission:
-    """The submission in `body`, signed by a log that `logs` knows; raises RefusedError (400, 404, 403, 400)."""
+    """The submission in `body`, signed by a log that `logs` knows; raises RefusedError (400, 404, 400, 403, 400).
+
+    Two lines by one known key are malformed even if both verify: no log needs to send them, and else anybody who
+    copied one would have it checked 80 times.
+    """
     try:
         request = parse_add_checkpoint(body)
         checkpoint = parse_checkpoint(request.checkpoint.text)
@@ -95,6 +105,9 @@ def admit(body: bytes, logs: Logs) -> Submission:
     keys = logs.get(checkpoint.origin)
     if keys is None:
         raise RefusedError(404, "this witness does not know the log of that origin")
+    for key in keys:
+        if len(request.checkpoint.by(key)) > 1:
+            raise RefusedError(400, f"checkpoint: more than one line by the key {key.id.hex()} of {key.name}")
     try:
         signed = verify_signed(checkpoint, request.checkpoint, keys)
     except VerificationError as error:
@@ -108,13 +121,29 @@ def check_extends(submission: Submission, state: State) -> None:
     """The submitted tree is the one that was cosigned last, or extends it; raises RefusedError (409, 422)."""
     checkpoint, request = submission.checkpoint, submission.request
     if request.old_size != state.size:
-        raise RefusedError(409, str(state.size), SIZE)
+        raise RefusedError(CONFLICT, str(state.size), SIZE)
     if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
         raise RefusedError(422, "size 0 with a root that is not the hash of nothing")
     try:
         check_consistency(state.size, checkpoint.size, state.root, checkpoint.root, request.proof)
     except VerificationError as error:
         raise RefusedError(422, str(error)) from None
+
+
+def last_answer(submission: Submission, state: State, signers: Iterable[NoteSigner], now: int) -> Answer | None:
+    """The answer that made `state`, if it serves `submission`, which passed `check_extends` with it, at `now` as well.
+
+    None if it was for a smaller tree, is FRESH_S old or from the future, or if its note has no line by one of
+    `signers`, or by a key of the log that signed now.
+    """
+    if not state.note or submission.checkpoint.size != state.size or not 0 <= now - state.time < FRESH_S:
+        return None
+    note = parse_note(state.note)
+    present = {(line.name, line.key_id): line for line in note.signatures}
+    ours = [present.get((signer.verifier.name, signer.verifier.id)) for signer in signers]
+    if None in ours or any((line.name, line.key_id) not in present for line in submission.lines):
+        return None
+    return Answer(200, "".join(map(str, ours)))
 
 
 def cosign(submission: Submission, state: State, signers: Iterable[NoteSigner], now: int) -> tuple[Answer, State]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 from ledger.note import NoteSigner
 from ledger.service.witness import (
+    CONFLICT,
     Answer,
     Logs,
     RefusedError,
@@ -16,8 +17,9 @@ from ledger.service.witness import (
     admit,
     check_extends,
     cosign,
+    last_answer,
 )
-from ledger.service.witness_limits import DEFAULT_LIMITS, Buckets, Limits
+from ledger.service.witness_limits import DEFAULT_LIMITS, SMALL_BODY, Buckets, Limits
 from ledger.service.witness_store import WitnessStore
 from ledger.writer.storage import StorageError
 
@@ -51,10 +53,13 @@ class Witness:
 
     def add_checkpoint(self, body: bytes) -> Answer:
         """The answer to a request; if it carries cosignatures, the state behind them is durable."""
+        large = len(body) > SMALL_BODY
+        if limited := self._within(("all", large), self._limits.of_all(large=large)):
+            return limited
         try:
             submission = admit(body, self.logs)
         except RefusedError as refusal:
-            return self._within(None, self._limits.strangers) or refusal.answer
+            return self._within("strangers", self._limits.strangers) or refusal.answer
         try:
             return self._answer(submission)
         except StorageError as error:
@@ -78,12 +83,19 @@ class Witness:
             state = self.store.load(origin)
             try:
                 check_extends(submission, state)
-                forward = submission.checkpoint.size > state.size
-                if limited := self._within((origin, forward), self._limits.log):
+                now = int(self._clock())
+                if again := last_answer(submission, state, self.signers, now):
+                    return again
+                # Only the log can sign a step forward; a renewal needs no limit, as for FRESH_S it is the last one.
+                if submission.checkpoint.size > state.size and (
+                    limited := self._within(("forward", origin), self._limits.log)
+                ):
                     return limited
-                answer, after = cosign(submission, state, self.signers, int(self._clock()))
+                answer, after = cosign(submission, state, self.signers, now)
             except RefusedError as refusal:
-                if limited := self._within((origin, False), self._limits.log):
+                if refusal.answer.status != CONFLICT and (
+                    limited := self._within(("refused", origin), self._limits.log)
+                ):
                     return limited
                 _report(submission, state, refusal)
                 return refusal.answer

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.batch import Notice
-from ledger.errors import MalformedError
+from ledger.batch import Anchor, Notice
+from ledger.errors import MalformedError, VerificationError
 from ledger.follow import STATE_VERSION, Follower
 from ledger.merkle import tree_root
+from ledger.tiles import TileReader
 from tests.vectors import logs
 
 from . import builders as b
@@ -115,6 +116,30 @@ def test_follower_of_a_rotation_from_any_place(lengths, until, again, revoked):
     assert faults == [(index, "key-event", logs.OLD) for index in expected + ([] if revoked else [last])]
 
 
+def test_follower_whose_findings_of_anchors_are_not_taken():
+    """An anchor goes on waiting until its finding was dealt with, and is then not told again."""
+    wrong = b.entry_of(logs.beat(anchor=Anchor(1, b.seed("another root"))))
+    entries = [logs.ENROL, wrong]
+    follower, _ = follow(entries)
+    tree = TileReader(b.log_files(entries).get, 2, follower.root())
+    told = [next(follower.check_anchors(tree)) for _ in range(2)]
+    assert [(finding.index, finding.kind) for finding in told] == [(1, "split-view")] * 2
+    assert list(follower.check_anchors(tree)) == told[:1]
+    assert list(follower.check_anchors(tree)) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 255, 256, 300])
+def test_follower_shown_entries_again(size):
+    """Those of the unfinished bundle are known again, and one that is another is named."""
+    follower, _ = follow(ENTRIES[:size])
+    first = size - size % 256
+    follower.check_again(ENTRIES[first:size])
+    for index in {first, size - 1} if size > first else ():
+        other = [entry if at != index else b"other" for at, entry in enumerate(ENTRIES[:size])]
+        with pytest.raises(VerificationError, match=f"^entry {index}: "):
+            follower.check_again(other[first:])
+
+
 def test_follower_of_a_closing_with_wrong_keys():
     """Each key that is none, or is not the successor's, is a fault; the log is closed all the same."""
     other = b.log_signer(b.ORIGIN).verifier
@@ -133,7 +158,7 @@ def saved():
 
 
 @pytest.mark.parametrize("field", saved())
-@pytest.mark.parametrize("value", [None, "x", -1, 1.5, [1], [[]], [None], {}, {"a": None}, [["zz", 1, 2, 3]], True])
+@pytest.mark.parametrize("value", [None, "x", -1, 1.5, float("inf"), [1], [[]], [None], {}, {"a": None}, [["zz", 1, 2, 3]], True])
 def test_saved_state_with_another_field(field, value):
     """A saved state whose field is of another shape is malformed, or goes on without another exception."""
     state = saved() | {field: value}

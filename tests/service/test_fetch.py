@@ -2,6 +2,7 @@
 
 import gzip
 import sys
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,48 @@ def test_reading_ahead_hands_on_what_went_wrong():
     for path in ("tile/entries/000", "tile/0/000", "tile/entries/002.p/88", "checkpoint"):
         with pytest.raises(FetchError, match=path):
             ahead(path)
+    ahead.close()
+
+
+@pytest.mark.parametrize("wrong", [FetchError("HTTP status 503"), None], ids=["error", "nothing"])
+def test_reading_ahead_after_an_outage(data, wrong):
+    """What went wrong is forgotten when the next reading begins, with the checkpoint: it is asked for again."""
+    public = data / PUBLIC
+    down = True
+
+    def fetch(path: str) -> bytes | None:
+        if down and path != "checkpoint":
+            if wrong is not None:
+                raise wrong
+            return None
+        return read_file(public, path)
+
+    policy = parse_policy((data / POLICY).read_bytes())
+    ahead = ReadAhead(fetch)
+    with pytest.raises((FetchError, LedgerError)):
+        fsck(ahead, policy)
+    wait(ahead._coming.values())
+    assert ahead._coming
+    down = False
+    assert fsck(ahead, policy).checkpoint.checkpoint.size == 700
+    ahead.close()
+
+
+def test_reading_ahead_keeps_what_came(data):
+    """What was read ahead before a failure is not asked for a second time after it."""
+    public = data / PUBLIC
+    files = {path: (public / path).read_bytes() for path in list_files(public)}
+    fetch = Recording({path: content for path, content in files.items() if path != "tile/entries/001"})
+    ahead = ReadAhead(fetch)
+    policy = parse_policy((data / POLICY).read_bytes())
+    with pytest.raises(LedgerError, match="tile/entries/001: missing"):
+        fsck(ahead, policy)
+    wait(ahead._coming.values())
+    fetch._files, fetch.asked = files, []
+    ahead("checkpoint")
+    assert ahead("tile/entries/001") == files["tile/entries/001"]
+    wait(ahead._coming.values())
+    assert fetch.asked == ["checkpoint", "tile/entries/001"]
     ahead.close()
 
 

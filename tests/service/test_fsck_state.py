@@ -71,6 +71,22 @@ def test_check_that_goes_on_finds_what_comes_after(tmp_path, check, capsys):
     assert f"(entries before 600 are as {tmp_path / 'state'} has them)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", [150, 256, 300])
+def test_check_that_goes_on_in_a_bundle_that_was_made_anew(tmp_path, check, capsys, size):
+    """A bundle that became wider is another file: its entries from before the state are held against it."""
+    entries = commitments(size)
+    log = write(tmp_path / "log", b.log_files(entries[:100]))
+    assert check(log) == 0
+    forged = b.tile_files([*entries[:7], logs.B0, *entries[8:]])
+    sound = b.log_files(entries)
+    bundle = next(path for path in sound if path.startswith("tile/entries/000"))
+    write(log, sound | {bundle: forged[bundle]})
+    assert check(log) == 1
+    assert "entry 7: " in capsys.readouterr().err
+    write(log, sound)
+    assert check(log) == 0
+
+
 def test_check_that_goes_on_remembers_what_was_reported(tmp_path, check, capsys):
     """Notices are those of the whole log."""
     entries = [logs.ENROL, p.revocation(logs.OLD, (0, 0)), *commitments(300)]
@@ -109,6 +125,8 @@ def test_state_that_does_not_belong(tmp_path, check, policy, capsys):
         (good.replace('"fsck": 1', '"fsck": 2'), "version 2"),
         (good[:-1], "is not a state"),
         ("{}", "is not a state"),
+        (good.replace('"notices": {}', '"notices": {"gap": 1e400}'), "is not a state"),
+        (good.replace('\\"size\\": 5', '\\"size\\": 1e400'), "saved state"),
         ("[" * 100_000, "is not a state"),
         (good.replace('\\"size\\": 5', '\\"size\\": 6'), "saved state"),
     ):

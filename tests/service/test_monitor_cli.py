@@ -99,6 +99,10 @@ def test_once_of_a_log_that_cannot_be_read(tmp_path, policy, capsys):
         ({"--policy": "log/checkpoint"}, "policy: line"),
         ({"--trust": "policy.txt"}, "trust: line"),
         ({"--state": "policy.txt"}, "File exists"),
+        ({"--metrics": ""}, "is a directory"),
+        ({"--metrics": "/"}, "is a directory"),
+        ({"--metrics": ".."}, "is a directory"),
+        ({"--metrics": "log"}, "is a directory"),
     ],
 )
 def test_wrong_call(tmp_path, policy, capsys, monkeypatch, changes, says):

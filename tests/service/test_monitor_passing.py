@@ -83,6 +83,20 @@ def test_broken_log_that_exchanges_entries(watch, first):
     assert watch.size == (first or 0)
 
 
+@pytest.mark.parametrize("size", [200, 256, 300])
+def test_broken_log_that_exchanges_entries_that_were_followed(watch, size):
+    """A bundle is another file when it is wider: its first entries are looked at again, though they were followed."""
+    entries = commitments(size)
+    assert watch.round(log_of(entries[:100])) == []
+    files = log_of(entries)
+    forged = b.tile_files([*entries[:7], logs.B0, *entries[8:]])
+    bundle = next(path for path in files if path.startswith("tile/entries/000"))
+    assert watch.round(files | {bundle: forged[bundle]}) == ["begin broken"]
+    assert watch.size == 100
+    assert watch.round(files) == ["end broken"]
+    assert watch.size == size
+
+
 def test_log_of_another_origin(watch):
     """A checkpoint of a log that the policy does not name is none of this log."""
     note = b.checkpoint_note(3, bytes(32), origin="other.example.org")
@@ -146,6 +160,25 @@ def test_stalled_log_without_witnesses(open_watch):
     assert open_watch.round(b.log_files(commitments(4)), now=b.NOW + 2000) == []
     assert open_watch.round(b.log_files(commitments(4)), now=b.NOW + 2000 + STALLED_AFTER_S) == []
     assert open_watch.round(b.log_files(commitments(4)), now=b.NOW + 2001 + STALLED_AFTER_S) == ["begin stalled"]
+
+
+def test_stalled_log_that_was_closed(watch):
+    """A log that ended, and was followed to its end, owes no new signature; one that hides its end still does."""
+    entries, late = [*commitments(300), logs.CLOSING], b.NOW + STALLED_AFTER_S + 1
+    files = log_of(entries)
+    hidden = files | {"tile/entries/001.p/45": NOTHING}
+    assert sorted(watch.round(hidden, now=late)) == ["begin stalled", "begin unreachable"]
+    assert sorted(watch.round(files, now=late)) == ["end stalled", "end unreachable", "notice closed"]
+    assert watch.round(files, now=late + 10 * STALLED_AFTER_S) == []
+    assert watch.round({"checkpoint": NOTHING}, now=late + 20 * STALLED_AFTER_S) == ["begin unreachable"]
+
+
+def test_stalled_log_that_goes_on_after_its_end(watch):
+    """A log that shows more than could be followed after its closing is not excused by it."""
+    entries, late = [*commitments(255), logs.CLOSING, *commitments(3)], b.NOW + STALLED_AFTER_S + 1
+    watch.round(log_of(entries[:256]))
+    hidden = log_of(entries) | {"tile/entries/001.p/3": NOTHING}
+    assert sorted(watch.round(hidden, now=late)) == ["begin stalled", "begin unreachable"]
 
 
 def test_stalled_log_by_its_own_time(tmp_path):

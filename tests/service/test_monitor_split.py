@@ -3,11 +3,13 @@
 import pytest
 
 from ledger.batch import Anchor
+from ledger.service.http_log import FetchError
 from tests.ledger import builders as b
 from tests.service.monitoring import (
     LOG,
     MIRROR,
     WITNESS,
+    Watch,
     commitments,
     convicts,
     exhibited,
@@ -123,6 +125,28 @@ def test_device_that_saw_another_history(watch):
     assert f"prefix size: 2\nprefix root: {b.base64(b.naive_root(list(map(b.hash_entry, entries[:2]))))}\n" in (
         path.read_text()
     )
+
+
+@pytest.mark.parametrize("lost", ["tile/entries/001", "tile/entries/002.p/88"])
+def test_device_that_saw_another_history_while_the_log_can_hardly_be_read(tmp_path, lost):
+    """However often the evidence cannot be fetched, the anchor waits, and then convicts once, with its evidence."""
+    split = b.entry_of(logs.beat(anchor=Anchor(100, b.seed("another root"))))
+    entries = [*commitments(299), logs.ENROL, split, *commitments(299)]
+    gone = FetchError("HTTP status 503")
+    whole, begun = log_of(entries), log_of(entries[:512])
+    with Watch(tmp_path / "state") as watch:
+        told = watch.round(begun | {"tile/0/000": gone})
+        told += watch.round(whole | {"tile/0/000": gone})
+        told += watch.round(whole | {lost: gone})
+        assert told == ["begin unreachable"]
+        assert watch.round(whole) == ["begin split-view", "end unreachable"]
+        assert watch.state.memory.findings == {"split-view": 1}
+        (path,) = watch.evidence()
+        assert exhibited(path) == (300, split)
+        assert watch.round(whole) == []
+    with Watch(tmp_path / "state") as watch:
+        assert list(watch.standing()) == ["split-view"]
+        assert (watch.size, watch.round(whole)) == (600, [])
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 299, 300])

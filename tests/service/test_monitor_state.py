@@ -98,6 +98,8 @@ def test_state_of_another_log_or_trust_or_version(tmp_path):
         (good[:-1], "not a monitor's state"),
         ("[" * 100_000, "not a monitor's state"),
         ("{}", "not a monitor's state"),
+        (good.replace(f'"fresh_at": {b.NOW}', '"fresh_at": 1e400'), "not a monitor's state"),
+        (good.replace('\\"size\\": 5', '\\"size\\": 1e400'), "not a"),
         (good.replace('\\"size\\": 5', '\\"size\\": 4'), "state"),
     ):
         path.write_text(wrong)
