@@ -22,6 +22,7 @@ from aggregator.setup import initialise
 from aggregator.status import Status, format_metrics, is_running, read_status
 from aggregator.timeseries.embedded import DATABASE, EmbeddedStore
 from ledger.reading import format_time
+from ledger.writer.create import POLICY
 from vitalseal import config as configuration
 from vitalseal import log
 from vitalseal.errors import UserError
@@ -85,6 +86,8 @@ def _init(args: argparse.Namespace) -> int:
         guard=args.guard,
     )
     print(f"made the log {args.origin} in {args.data}; start it with: vitalseal aggregator run --config {args.config}")
+    if args.witness:
+        print(f"first give {args.data / POLICY} to each witness: it names the log's key, and how many of them it needs")
     return 0
 
 

@@ -80,10 +80,17 @@ def revoke_key(data: Path, prefix: str, until: ChainPlace | None, reason: int) -
         if named[0].revoked is not None:
             raise UserError(f"key {key.hex()[:16]} is revoked already, at index {named[0].revoked}")
         head = log.head_place(key)
-    until = until or ((0, 0) if head is None else (head.epoch, head.seq + 1))
+    after = (0, 0) if head is None else (head.epoch, head.seq + 1)
+    if until is not None and until > after:
+        raise UserError(
+            f"--from: the next place of this key is epoch {after[0]} seq {after[1]}; name that or an earlier one"
+        )
+    until = until or after
     folder = data / FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / f"{key.hex()}{REVOKE_SUFFIX}"
+    if path.exists():
+        raise UserError(f"{path}: a revocation of this key waits there; remove it first if it is not the one you want")
     replace_file(path, revoke(key, registrar.key, origin, until, reason).encode())
     return path
 
@@ -133,6 +140,7 @@ def close_log(config: AggregatorConfig, successor: AggregatorConfig) -> tuple[Lo
     """
     with open_log(successor) as new:
         _check_successor(new, load_log_keys(config.data).signers[0].verifier.name)
+        _publish_all(new.writer)  # nothing ends before what comes after it has its quorum
         with open_log(config) as old:
             if old.writer.closed:
                 _check_closed_for(old.storage, new.writer.origin)
@@ -177,7 +185,9 @@ def _publish_all(writer: LogWriter) -> None:
     while writer.publish():
         pass
     if writer.checkpoint.size != writer.size:
-        raise StorageError(f"{writer.origin}: no quorum of witnesses now; do this again when they answer")
+        raise StorageError(
+            f"{writer.origin}: no quorum of witnesses cosigns it now; give them its policy, and do this again"
+        )
 
 
 def _witnesses(config: AggregatorConfig) -> Witnesses | None:

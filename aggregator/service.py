@@ -60,6 +60,7 @@ class Service:
         self._writer = writer
         self._registry = registry
         self._witnesses = witnesses
+        self._quorum_is_there = True
         self._mended = False  # the public tree, since it was last found whole
         self._policy = load_policy(config.receipt_policy or config.data / POLICY)
         self._keys = Keys(config.data, writer, storage, registry)
@@ -245,11 +246,27 @@ class Service:
         """What is committed is published, if a quorum can be had, and receipts are sent; whether anything was new."""
         commit_assignments(self._registry, self._writer)
         published = self._writer.publish()
+        self._tell_of_quorum()
         if published:
             with self._lock:
                 self._meter.published(self._writer.checkpoint.size, time.time_ns())
         self._tell()
         return published
+
+    def _tell_of_quorum(self) -> None:
+        """Losing the quorum and having it again are one line each in the log."""
+        waiting = self._writer.waiting
+        if (waiting is None) == self._quorum_is_there:
+            return
+        self._quorum_is_there = waiting is None
+        if waiting is None:
+            logger.info("a quorum of witnesses answers again, and everything is published")
+        else:
+            logger.error(
+                "NO QUORUM of witnesses: the checkpoint of size %d waits, nothing is published, receipts are withheld,"
+                " and batches go on being stored",
+                waiting,
+            )
 
     def _due(self, tree: TileReader, note: bytes) -> list[tuple[str, Receipt]]:
         """The receipts that can go out; a public tree that does not prove them is made again from the database."""

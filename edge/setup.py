@@ -70,7 +70,8 @@ def initialise(
             "origin": origin,
             "key": key.name,
             "policy": _relative(policy, directory),
-            "data": "data",
+            # Two gateways in one directory must not share an outbox.
+            "data": "data" if config_path.stem == "edge" else f"{config_path.stem}-data",
             "broker": {"host": broker_host, "port": broker_port, "protocol": broker_protocol},
             "sources": [
                 {

@@ -198,6 +198,8 @@ def _write(named: list[tuple[str, ProofFile]], output: Path | None) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     """`path` holds `data`, or is as it was; a file that is there is replaced only by a proof if it was one."""
+    if not path.parent.is_dir():
+        raise MalformedError(f"{path.parent}: there is no such directory")
     if path.exists() and not path.read_bytes().startswith(b"c2sp.org/tlog-proof"):
         raise MalformedError(f"{path}: is there and is no proof file; not overwritten")
     temporary = path.with_name(f".{path.name}.new")

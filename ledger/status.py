@@ -171,7 +171,9 @@ def check_key(
         return
     known = [status for status in statuses if (status.origin, status.record.key_id) == (origin, key_id)]
     if not known:
-        report.add(Result.NOT_CHECKED, f"needs a key-status proof of key {key_id.hex()[:16]}")
+        report.add(
+            Result.NOT_CHECKED, f"needs a key-status proof of key {key_id.hex()[:16]} (from: ledger proof --key-status)"
+        )
         return
     status = max(known, key=lambda status: status.size)
     try:

@@ -102,6 +102,8 @@ def _policies(
             raise MalformedError(f"witness {witness.name}: has no URL, so the log could not ask it")
         if names.setdefault(witness.url, witness.key.name) != witness.key.name:
             raise MalformedError(f"witness {witness.name}: {witness.url} is that of {names[witness.url]} as well")
+        if any(witness.key == known.key for known in by_name.get(witness.key.name, {}).values()):
+            raise MalformedError(f"witness {witness.name}: is named twice")
         by_name.setdefault(witness.key.name, {})[witness.key.type == ML_DSA_44] = witness
     count = len(by_name) // 2 + 1 if quorum is None else quorum
     if by_name and not len(by_name) // 2 < count <= len(by_name):

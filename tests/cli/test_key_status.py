@@ -1,7 +1,10 @@
 """`ledger proof` and `verify` with all eight steps: key status, ranges, re-anchoring, on a log with a witness."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -118,6 +121,17 @@ def test_status_beside_the_proof_under_another_name_is_not_looked_for(call):
     proof, _ = call.reading(GOOD, 1), call.status(GOOD, "status.tlog-proof")
     done = call.verify(proof)
     assert (done.code, results(done.reports[0])) == (1, ["passed"] * 6 + ["not checked", "passed"])
+
+
+def test_what_is_no_file_beside_the_proof_is_not_read(call, log):
+    """A FIFO, a directory and a dangling link under a key status's name are passed over: nothing is waited for."""
+    proof = call.reading(GOOD, 1)
+    os.mkfifo(proof.with_name("key-1.tlog-proof"))
+    proof.with_name("key-2.tlog-proof").mkdir()
+    proof.with_name("key-3.tlog-proof").symlink_to("nowhere")
+    words = [sys.executable, "-m", "vitalseal", "verify", proof, "--policy", log.policy, "--trust", log.trust]
+    done = subprocess.run(list(map(str, words)), check=False, timeout=30, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_strict_without_a_status_is_not_checked(vitalseal, call, log):

@@ -64,7 +64,7 @@ def sound(log):
     [
         ([], (0, 3), 4),
         (["--from", "1", "--reason", "compromised"], (0, 1), 1),
-        (["--from", "0", "--epoch", "2", "--reason", "out of service"], (2, 0), 3),
+        (["--from", "3", "--reason", "out of service"], (0, 3), 3),
     ],
 )
 def test_revoke_is_taken_by_the_running_aggregator(vitalseal, log, words, until, reason):
@@ -265,3 +265,20 @@ def test_init_refuses_witnesses_that_are_no_quorum(vitalseal, tmp_path, witnesse
     assert says in done.err
     assert len(done.err.splitlines()) == 1
     assert not data.exists()
+
+
+@pytest.mark.parametrize("words", [["--from", "4"], ["--epoch", "2", "--from", "0"]])
+def test_revoke_from_a_place_that_is_not_reached_is_one_line(vitalseal, log, words):
+    """A slip of the finger that would leave a stolen key good is refused, and nothing is left for the aggregator."""
+    done = vitalseal("aggregator", "revoke", "--config", log.config, log.device.key_id.hex(), *words)
+    assert done.code == 2
+    assert "next place of this key is epoch 0 seq 3" in done.err
+    assert list((log.data / FOLDER).glob("*.revoke")) == []
+
+
+def test_revoke_does_not_replace_what_waits(vitalseal, log):
+    """The second of two revocations says that there is a first."""
+    assert vitalseal("aggregator", "revoke", "--config", log.config, log.device.key_id.hex()).code == 0
+    again = vitalseal("aggregator", "revoke", "--config", log.config, log.device.key_id.hex(), "--from", "1")
+    assert (again.code, len(again.err.splitlines())) == (2, 1)
+    assert "waits there" in again.err
