@@ -8,7 +8,7 @@ somebody's business - a declared gap, an outbox lost, a cloned key - is a *notic
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -117,6 +117,17 @@ class Follower:
             self._close_tiles(on_tile)
         return findings
 
+    def check_again(self, entries: Sequence[bytes]) -> None:
+        """`entries`, with which a bundle begins, are those that were taken in of the unfinished bundle.
+
+        A bundle that has grown is another file than the one that they were read from. Raises VerificationError.
+        """
+        known = self._levels[0]
+        first = self.size - len(known)
+        for index, (entry, leaf_hash) in enumerate(zip(entries, known, strict=True), first):
+            if merkle.hash_leaf(entry) != leaf_hash:
+                raise VerificationError(f"entry {index}: is not the one that was looked at before")
+
     def root(self) -> bytes:
         """The root over all entries so far: a level's unfinished tile, completed by what the level below adds."""
         below: list[bytes] = []
@@ -131,25 +142,25 @@ class Follower:
             if hashes:
                 yield Tile(level, (self.size >> (8 * level)) // TILE_WIDTH, len(hashes)), hashes
 
-    def check_anchors(self, tree: TileReader) -> list[Finding]:
+    def check_anchors(self, tree: TileReader) -> Iterator[Finding]:
         """Every checkpoint that a device had verified when it sealed is a prefix of `tree`, or a finding says not.
+
+        An anchor waits until the finding after its own is asked for: who breaks off is told the last one again.
 
         Raises:
             VerificationError: the tiles of `tree` do not lead to its root, so they tell nothing.
         """
-        findings = []
-        for anchor, index in self._anchors.items():
+        for anchor, index in list(self._anchors.items()):
             tree.prove_consistency(anchor.size)
             if merkle.root_at(anchor.size, tree.hash_at) != anchor.root:
                 message = (
                     f"its anchor, which the device had verified, has another root for size {anchor.size}: a split view"
                 )
-                findings.append(Finding(index, "split-view", message, fault=True))
+                yield Finding(index, "split-view", message, fault=True)
+            del self._anchors[anchor]
             self._checked[anchor] = None
             if len(self._checked) > MAX_REMEMBERED_ANCHORS:
                 del self._checked[next(iter(self._checked))]
-        self._anchors.clear()
-        return findings
 
     def dump(self) -> str:
         """Everything, as text for `load`; to be called when no anchor waits."""
@@ -173,7 +184,15 @@ class Follower:
         """The follower that `dump` wrote, from a place that its owner trusts; raises MalformedError."""
         try:
             return cls._loaded(json.loads(text), registrars)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MalformedError) as error:
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+            MalformedError,
+        ) as error:
             raise MalformedError(f"saved state: cannot be read: {error}") from None
 
     @classmethod

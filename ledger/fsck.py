@@ -89,8 +89,8 @@ def fsck(
     left-over partial tiles included. With `trust`, only key events by these registrars count; without, any registrar's.
     `tell` hears what the log reports of devices: gaps, clones, revocations.
 
-    `save` is given the follower after every full tile; handed in again as `resume`, it goes on from there and checks
-    nothing before it a second time.
+    `save` is given the follower after every full tile; handed in again as `resume`, it goes on from there. Before it
+    nothing is checked a second time, but for the bundle and tiles that were not full, which are other files now.
 
     Raises:
         LedgerError: the first thing that is missing, malformed or does not follow, with its path or index.
@@ -111,7 +111,9 @@ def fsck(
     for first in range(start, checkpoint.size, TILE_WIDTH):
         bundle = tile_at(ENTRIES, first // TILE_WIDTH, checkpoint.size)
         entries = parse_bundle(read_tile(fetch, bundle), bundle)
-        for entry in entries[log.size - first :]:
+        known = log.size - first
+        log.check_again(entries[:known])
+        for entry in entries[known:]:
             for finding in log.add(entry, on_tile):
                 _judge(finding, report, tell)
         _check_other_bundles(fetch, bundle, entries, extras)

@@ -100,7 +100,7 @@ class _State:
             state = json.loads(data)
             version, trust, notices, log = (state[name] for name in ("fsck", "trust", "notices", "log"))
             self.notices.update({str(kind): int(count) for kind, count in notices.items()})
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise MalformedError("is not a state of `ledger fsck`; remove it to begin anew") from None
         if version != STATE_VERSION:
             raise MalformedError(f"is a state of version {version!r}, not {STATE_VERSION}; remove it to begin anew")

@@ -5,6 +5,7 @@ Exit codes: 0 every file is proven, 1 one is well formed but not proven, 2 one i
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -124,10 +125,15 @@ def _parse(data: bytes) -> ProofFile:
 
 
 def _beside(files: list[Path]) -> Iterator[Path]:
-    """Key-status proofs that lie beside `files` without being among them."""
+    """Key-status proofs that lie beside `files` without being among them.
+
+    Nobody named them, so only regular files are opened: another kind might not end, or never begin.
+    """
     named = set(files)
     for folder in dict.fromkeys(path.parent for path in files):
-        yield from (path for path in sorted(folder.glob("key-*.tlog-proof")) if path not in named)
+        for path in sorted(folder.glob("key-*.tlog-proof")):
+            if path not in named and os.path.isfile(path):  # noqa: PTH113 - `is_file` raises in a folder without x
+                yield path
 
 
 def _check(path: Path, file: ProofFile | MalformedError, job: _Job, show: Any) -> int:

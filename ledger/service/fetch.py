@@ -38,6 +38,8 @@ class ReadAhead:
     """A `Fetch` that has the next bundles and their tiles on their way when one is asked for.
 
     The size in the checkpoint says which there are. It is not verified: what is asked for in vain is what it can do.
+    Reading begins with the checkpoint, and what went wrong before that is asked for again: a server that was away must
+    not cost a reading for each file that was on its way then.
     """
 
     def __init__(self, fetch: Fetch) -> None:
@@ -53,6 +55,7 @@ class ReadAhead:
     def __call__(self, path: str) -> bytes | None:
         """What the wrapped fetch gives for `path`, or raises."""
         if path == CHECKPOINT_PATH:
+            self._coming = {tile: coming for tile, coming in self._coming.items() if not _in_vain(coming)}
             data = self._fetch(path)
             self._size = _stated_size(data)
             return data
@@ -67,6 +70,11 @@ class ReadAhead:
         end = min(index + AHEAD, -(-self._size // TILE_WIDTH))
         wanted = [tile_at(level, at, self._size) for at in range(index, end) for level in (ENTRIES, 0)]
         self._coming = {tile: self._coming.get(tile) or self._threads.submit(self._fetch, tile.path) for tile in wanted}
+
+
+def _in_vain(coming: Future[bytes | None]) -> bool:
+    """It ended without what was asked for."""
+    return coming.done() and (coming.cancelled() or coming.exception() is not None or coming.result() is None)
 
 
 def _stated_size(checkpoint: bytes | None) -> int:

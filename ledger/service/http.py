@@ -19,8 +19,11 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-# With those that one turn of the loop accepts beyond them, below the usual limit of 1024 open files.
+# Beyond these connections, one that waits for its client makes room for the next.
 MAX_CONNECTIONS = 512
+# With so many, because none waits, a client is told 503. More than MAX_CONNECTIONS, because uvicorn counts a request a
+# moment longer than its connection; with those that one turn of the loop accepts, below the usual 1024 open files.
+MAX_BUSY = 640
 ACCEPTED_A_TURN = 128
 # A request's head is in one packet; this is for lost ones. It also limits a TLS handshake.
 HEAD_WITHIN_S = 10.0
@@ -43,8 +46,7 @@ class _Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._end_within(HEAD_WITHIN_S)
-        # With as many as the limit, this one counted, uvicorn answers 503.
-        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+        if len(self.connections) > MAX_CONNECTIONS:
             others = (one for one in self.connections if isinstance(one, _Protocol) and one is not self)
             waiting = [one for one in others if one.waits_for_client()]
             if waiting:
@@ -112,7 +114,7 @@ class Server(uvicorn.Server):
                 lifespan="off",
                 ws="none",
                 http=_Protocol,
-                limit_concurrency=MAX_CONNECTIONS,
+                limit_concurrency=MAX_BUSY,
                 timeout_graceful_shutdown=STOPPED_WITHIN_S,
             )
         )

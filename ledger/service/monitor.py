@@ -145,9 +145,10 @@ class Monitor:
         for first in range(start - start % TILE_WIDTH, checkpoint.size, TILE_WIDTH):
             if self._stopped():
                 break
-            # All of a bundle is here, and shown to be under the signed root, before any of it is looked at.
+            # All of a bundle is here, and shown to be under the signed root, before any of it is looked at: so too what
+            # was followed already, for the bundle that holds it now is another file.
             end = min(first + TILE_WIDTH, checkpoint.size)
-            entries = [tree.entry(index) for index in range(max(first, start), end)]
+            entries = [tree.entry(index) for index in range(first, end)][max(start - first, 0) :]
             tree.prove_inclusion(first)
             claim = _claim(tree, note, end)
             found = [(finding, entry) for entry in entries for finding in log.add(entry)]
@@ -166,18 +167,21 @@ class Monitor:
         self._state.save()
 
     def _settle(self, tree: TileReader, note: Note) -> None:
-        """No anchor waits, so that what is known of the entries can be saved."""
+        """No anchor waits, so that what is known of the entries can be saved.
+
+        One whose evidence cannot be fetched goes on waiting, as do those behind it.
+        """
         for finding in self._memory.log.check_anchors(tree):
             self._report(finding, tree.entry(finding.index), tree, note)
         self._settled = True
 
     def _report(self, finding: Finding, entry: bytes, tree: TileReader, note: Note) -> None:
-        """What was found of an entry is told and counted; of a fault there is evidence."""
-        self._memory.findings[finding.kind] += 1
+        """What was found of an entry is told, then counted; of a fault there is evidence, or it was not told."""
         subject = ENTRIES_SUBJECT if finding.key_id is None else f"key {finding.key_id.hex()[:16]}"
         message = f"entry {finding.index}: {finding.message}"
         if not finding.fault:
             self._alarms.notice(finding.kind, subject, message)
+            self._memory.findings[finding.kind] += 1
             return
 
         def parts() -> list[Claim | Exhibit]:
@@ -185,6 +189,7 @@ class Monitor:
             return [exhibit] if finding.kind != SPLIT_VIEW else [exhibit, _claim(tree, note, _anchored_size(entry))]
 
         self._alarms.convict(finding.kind, subject, message, parts)
+        self._memory.findings[finding.kind] += 1
 
     def _judge_pending(self, looks: Sequence[Look], now: int) -> None:
         """Every checkpoint that was seen is a prefix, or of another history, or goes on waiting."""
@@ -266,14 +271,19 @@ class Monitor:
         self._alarms.convict(SPLIT_VIEW, subject, message, lambda: claims)
 
     def _check_fresh(self, log: Look, now: int) -> None:
-        """The newest time at which the log was signed or cosigned is not long ago; a first look counts as one."""
+        """The newest time at which the log was signed or cosigned is not long ago; a first look counts as one.
+
+        Of a log that ended, and showed nothing beyond what was followed, nothing new is due.
+        """
         memory = self._memory
         seen = log.fresh_at
         if seen is None and log.note is not None and self._policy.quorum is None and log.note != self._last_note:
             seen = now
         self._last_note = log.note or self._last_note
         memory.fresh_at = max(memory.fresh_at, min(seen, now)) if seen is not None else memory.fresh_at or now
-        late = now - memory.fresh_at > self._stalled_after_s
+        shown = parse_checkpoint(memory.shown.text).size if memory.shown else 0
+        ended = memory.log.closed is not None and shown <= memory.log.size
+        late = not ended and now - memory.fresh_at > self._stalled_after_s
         message = f"nothing new was signed since {iso_time(memory.fresh_at)}; an idle log signs again every ten minutes"
         self._now_wrong[STALLED, log.view.name] = message if late else None
 

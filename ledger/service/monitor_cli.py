@@ -41,11 +41,11 @@ recomputed by monitors and by `fsck` alone."""
 
 _EPILOG = f"""Seen are the log itself, each --also, and the last cosignature of every witness that the policy names with
 a URL. Alarms that pass: unreachable, unwitnessed (no quorum), broken (what is served does not lead to the signed root),
-stalled (nothing signed anew), shrunk (it shows less than before: an old copy, or worse). Alarms that last: split-view
-(two signed checkpoints of different histories) and every entry that does not follow from those before, by its kind
-(chain, ended-key, signature, ...). Of these the evidence is in DIR/{EVIDENCE}, for others to verify; the alarm stands
-until its file is removed. Exit codes: with --once 0 no alarm stands, 1 one does; 2 the call is wrong, or with --once
-the log cannot be read. Without --once it runs until SIGTERM or Ctrl-C, and then exits 0."""
+stalled (nothing signed anew, unless the log was closed), shrunk (it shows less than before: an old copy, or worse).
+Alarms that last: split-view (two signed checkpoints of different histories) and every entry that does not follow from
+those before, by its kind (chain, ended-key, signature, ...). Of these the evidence is in DIR/{EVIDENCE}, for others to
+verify; the alarm stands until its file is removed. Exit codes: with --once 0 no alarm stands, 1 one does; 2 the call is
+wrong, or with --once the log cannot be read. Without --once it runs until SIGTERM or Ctrl-C, and then exits 0."""
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +91,8 @@ def _monitor(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     logging.getLogger("ledger").setLevel(logging.INFO)
     try:
+        if args.metrics is not None and args.metrics.is_dir():
+            raise MalformedError(f"--metrics {args.metrics}: is a directory")
         policy = parse_file(args.policy, parse_policy)
         trust = None if args.trust is None else parse_file(args.trust, parse_trust)
         registrars = None if trust is None else frozenset(key.public_key for key in trust)

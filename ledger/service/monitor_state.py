@@ -148,7 +148,7 @@ class MonitorState:
                 [Pending(str(seen_at), int(since), _checked(note)) for seen_at, since, note in state["pending"]],
                 Counter({str(kind): int(count) for kind, count in state["findings"].items()}),
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise MalformedError("is not a monitor's state; name another --state") from None
         log, followed = memory.log, memory.followed
         if log.origin != origin:

@@ -24,7 +24,7 @@ STRANGER_RATE = 20.0
 # Xeon core of 2026; of one with 16 KB parsing takes 0.5 ms. So a flood gets two fifths of a core at most.
 SMALL_BODY = 16 * 1024
 SMALL_RATE = 500.0
-# Only notes with many lines of others, which no log needs to send, are larger: 8 ms for 254 KB, a sixth of a core.
+# Larger are only notes with the lines of five witnesses and more, sent again: 8 ms for 254 KB, a sixth of a core.
 LARGE_RATE = 20.0
 # A bucket holds what comes in in this time, so that a restart of everybody at once is not an attack.
 BURST_S = 3.0

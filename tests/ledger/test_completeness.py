@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger import verify_cli
 from ledger.completeness import MAX_RANGE_FILE, Disclosed, parse_range_proof, verify_range
 from ledger.errors import MalformedError
 from ledger.proof import MAX_PROOF_FILE, parse_proof_file
@@ -122,6 +123,22 @@ def test_range_file_longer_than_other_proofs():
     assert verify_range(file, POLICY).readings == 30
     with pytest.raises(MalformedError, match="more than the 524288 allowed"):
         parse_proof_file(data)
+
+
+@pytest.mark.parametrize("form", [1, 2])
+def test_long_file_by_the_form_of_its_extra(form):
+    """What verifies any file takes a range above 512 KB, and no other form."""
+    past = p.Past()
+    past.seal(*(b.waveform([at] * 8000) for at in range(15)), signer=DEVICE)
+    past.seal(*(b.waveform([at] * 8001) for at in range(15)), signer=DEVICE)
+    file = past.range(DEVICE, (0, 1), cosigned=())
+    data = file.encode()
+    assert len(data) > MAX_PROOF_FILE
+    assert verify_cli._parse(data) == file
+    other = dataclasses.replace(file, extra=file.extra[:1] + bytes([form]) + file.extra[2:])
+    with pytest.raises(MalformedError, match="more than the 524288 allowed"):
+        verify_cli._parse(other.encode())
+    assert verify_cli._parse(dataclasses.replace(other, extra=other.extra[:1000]).encode()).form == form
 
 
 def test_range_of_too_many_batches():

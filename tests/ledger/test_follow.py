@@ -158,7 +158,9 @@ def saved():
 
 
 @pytest.mark.parametrize("field", saved())
-@pytest.mark.parametrize("value", [None, "x", -1, 1.5, float("inf"), [1], [[]], [None], {}, {"a": None}, [["zz", 1, 2, 3]], True])
+@pytest.mark.parametrize(
+    "value", [None, "x", -1, 1.5, float("inf"), [1], [[]], [None], {}, {"a": None}, [["zz", 1, 2, 3]], True]
+)
 def test_saved_state_with_another_field(field, value):
     """A saved state whose field is of another shape is malformed, or goes on without another exception."""
     state = saved() | {field: value}

@@ -304,6 +304,7 @@ def test_trust_file():
         b"",
         b"# nobody\n",
         lines(LOG, LOG),
+        lines(LOG, str(b.log_signer("another.name", "log").verifier)),
         lines(f"{LOG} {OTHER_LOG}"),
         lines(f"log {LOG}"),
         lines(KEYS[0]),

@@ -127,22 +127,24 @@ def test_device_that_saw_another_history(watch):
     )
 
 
-@pytest.mark.parametrize("lost", ["tile/entries/001", "tile/entries/002.p/88"])
-def test_device_that_saw_another_history_while_the_log_can_hardly_be_read(tmp_path, lost):
+@pytest.mark.parametrize(("at", "bundle"), [(300, "tile/entries/001"), (599, "tile/entries/002.p/88")])
+def test_device_that_saw_another_history_while_the_log_can_hardly_be_read(tmp_path, at, bundle):
     """However often the evidence cannot be fetched, the anchor waits, and then convicts once, with its evidence."""
     split = b.entry_of(logs.beat(anchor=Anchor(100, b.seed("another root"))))
-    entries = [*commitments(299), logs.ENROL, split, *commitments(299)]
+    entries = [*commitments(at - 1), logs.ENROL, split, *commitments(599 - at)]
     gone = FetchError("HTTP status 503")
-    whole, begun = log_of(entries), log_of(entries[:512])
+    whole = log_of(entries)
     with Watch(tmp_path / "state") as watch:
-        told = watch.round(begun | {"tile/0/000": gone})
+        told = watch.round(log_of(entries[:256]))
+        told += watch.round(log_of(entries[:512]) | {"tile/0/000": gone})
         told += watch.round(whole | {"tile/0/000": gone})
-        told += watch.round(whole | {lost: gone})
+        assert watch.size == 600
+        told += watch.round(whole | {bundle: gone})
         assert told == ["begin unreachable"]
         assert watch.round(whole) == ["begin split-view", "end unreachable"]
         assert watch.state.memory.findings == {"split-view": 1}
         (path,) = watch.evidence()
-        assert exhibited(path) == (300, split)
+        assert exhibited(path) == (at, split)
         assert watch.round(whole) == []
     with Watch(tmp_path / "state") as watch:
         assert list(watch.standing()) == ["split-view"]

@@ -7,21 +7,27 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from ledger.service import http as http_server
 from ledger.service.http import ServeError, Server
 from ledger.service.http_log import open_url
 from ledger.writer.files import list_files
 from vitalseal.cli import main
 
 from .servers import PUBLIC, grow_log, make_certificate, make_log, running, serving
+from .witnessing import wait_for
 
 TEXT = ("text/plain; charset=utf-8", "no-cache")
 OCTETS = ("application/octet-stream", "public, max-age=31536000, immutable")
@@ -252,6 +258,127 @@ def test_answer_under_way_is_finished(tmp_path):
     assert urls == [server.url]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(urlsplit(server.url).netloc.split(":"))
+
+
+@contextmanager
+def started(app: Starlette) -> Iterator[Server]:
+    """A server of `app` that answers."""
+    server = Server(app, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.run_until_stopped)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def connect(stack: ExitStack, url: str, sent: bytes) -> socket.socket:
+    """A connection on which `sent` was sent, open while `stack` is."""
+    host, port = urlsplit(url).netloc.split(":")
+    client = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+    client.sendall(sent)
+    return client
+
+
+def read_to_end(client: socket.socket) -> bytes:
+    """What comes until the server closes the connection, in whichever way; TimeoutError if it does not."""
+    data = b""
+    try:
+        while more := client.recv(1 << 20):
+            data += more
+    except ConnectionError:
+        pass
+    return data
+
+
+async def short(_request: Request) -> PlainTextResponse:
+    """An answer that fits into a packet."""
+    return PlainTextResponse("short")
+
+
+async def long(_request: Request) -> PlainTextResponse:
+    """An answer that fits into no socket's buffers."""
+    return PlainTextResponse(LONG)
+
+
+async def echo(request: Request) -> PlainTextResponse:
+    """The body of the request."""
+    return PlainTextResponse(await request.body())
+
+
+LONG = b"x" * (24 << 20)
+APP = Starlette(routes=[Route("/", short), Route("/long", long), Route("/echo", echo, methods=["POST"])])
+ASKED = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+POSTED = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+# What clients send that then say nothing more, or read nothing.
+SILENT = {
+    "nothing": b"",
+    "part of a head": b"GET / HTT",
+    "part of the next head": ASKED + b"GET",
+    "part of a body that nobody waits for": POSTED + b"x",
+    "part of a body": POSTED.replace(b"/", b"/echo", 1) + b"x",
+    "nothing read": ASKED.replace(b"/", b"/long", 1),
+    "nothing read, twice": ASKED.replace(b"/", b"/long", 1) * 2,
+}
+
+
+@pytest.mark.parametrize("sent", SILENT.values(), ids=SILENT)
+def test_client_that_keeps_us_waiting_is_left(monkeypatch, sent):
+    """Each wait has an end: for a head, from the first connection on, for a body, and for an answer to be taken."""
+    monkeypatch.setattr(http_server, "HEAD_WITHIN_S", 0.5)
+    monkeypatch.setattr(http_server, "ANSWERED_WITHIN_S", 0.1)
+    with started(APP) as server, ExitStack() as stack:
+        client = connect(stack, server.url, sent)
+        wait_for(lambda: server.server_state.total_requests or not sent.endswith(b"\r\n\r\n"))
+        wait_for(lambda: not server.server_state.connections)
+        assert len(read_to_end(client)) < len(LONG)
+
+
+def test_client_that_begins_no_tls_handshake_is_left(tmp_path, monkeypatch):
+    """Before there is a connection that could be counted."""
+    monkeypatch.setattr(http_server, "HEAD_WITHIN_S", 0.5)
+    with running(APP, **make_certificate(tmp_path)) as url, ExitStack() as stack:
+        assert read_to_end(connect(stack, url, b"")) == b""
+
+
+@pytest.mark.parametrize("sent", SILENT.values(), ids=SILENT)
+def test_silent_clients_do_not_keep_others_out(monkeypatch, sent):
+    """When all connections are taken, the one that has waited longest for its client makes room."""
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(http_server, "MAX_BUSY", 8)
+    with started(APP) as server, ExitStack() as stack:
+        silent = []
+        for _ in range(12):
+            silent.append(connect(stack, server.url, sent))
+            assert ask(server.url, "/")[0].status == 200
+        assert len(read_to_end(silent[0])) < len(LONG)
+        assert len(server.server_state.connections) <= 4
+
+
+def test_request_at_work_makes_room_for_nobody(monkeypatch):
+    """It is answered, however many came after it; with all at work, the next one is told so."""
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(http_server, "MAX_BUSY", 3)
+    begun, finish = threading.Semaphore(0), threading.Event()
+
+    def work(_request: Request) -> PlainTextResponse:
+        begun.release()
+        finish.wait(20)
+        return PlainTextResponse("done")
+
+    with started(Starlette(routes=[Route("/", short), Route("/work", work)])) as server, ExitStack() as stack:
+        request = b"GET /work HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        working = [connect(stack, server.url, request)]
+        begun.acquire(timeout=20)
+        for _ in range(12):
+            connect(stack, server.url, b"")
+        assert ask(server.url, "/")[0].status == 200
+        working.append(connect(stack, server.url, request))
+        begun.acquire(timeout=20)
+        assert ask(server.url, "/")[0].status == 503
+        finish.set()
+        assert [read_to_end(client)[-4:] for client in working] == [b"done", b"done"]
 
 
 class Process:

@@ -12,8 +12,9 @@ from ledger.add_checkpoint import MAX_BODY, AddCheckpoint
 from ledger.checkpoint import Checkpoint
 from ledger.errors import MalformedError
 from ledger.note import ED25519_COSIGNATURE, ED25519_NOTE, ML_DSA_44, Note, NoteSigner, Signature, parse_note
-from ledger.service import witness_app
+from ledger.service import witness_app, witness_service
 from ledger.service.witness import known_logs, parse_logs
+from ledger.service.witness_keys import add_key
 from ledger.service.witness_limits import Limits
 from tests.ledger.builders import seed
 from tests.service.witnessing import NAME, NOW, Client, Desk, Log, body, cosigned_at, own_keys, stopped_clock, wait_for
@@ -56,6 +57,29 @@ def test_same_checkpoint_again_is_cosigned_at_the_new_time(desk, log):
     desk.now += 60
     status, lines = desk.ask(log.body(5, 5))
     assert (status, cosigned_at(lines, own_keys(desk.data), log, 5)) == (200, [NOW + 60] * 2)
+
+
+def test_same_checkpoint_within_a_minute_has_the_same_answer(desk, log):
+    """Nothing is signed (ML-DSA-44 signatures are never the same twice) or stored, and a wrong proof stays wrong."""
+    lines, state = desk.ask(log.body(5, 9))[1], desk.store.load(log.origin)
+    for seconds in (0, 1, 58):
+        desk.now += seconds
+        assert desk.ask(log.body(9, 9)) == (200, lines)
+        assert desk.ask(body(9, [bytes(32)], log.note(9).encode()))[0] == 422
+    assert desk.store.load(log.origin) == state
+    desk.now += 1
+    assert cosigned_at(desk.ask(log.body(9, 9))[1], own_keys(desk.data), log, 9) == [NOW + 60] * 2
+
+
+def test_same_checkpoint_is_cosigned_at_once_by_a_key_that_is_new(tmp_path, log):
+    """An answer of before has no line by it."""
+    with Desk(tmp_path / "w", log) as desk:
+        assert desk.ask(log.body(0, 5))[0] == 200
+    add_key(tmp_path / "w", "ed25519")
+    with Desk(tmp_path / "w", log) as desk:
+        desk.now += 1
+        lines = desk.ask(log.body(5, 5))[1]
+        assert cosigned_at(lines, own_keys(desk.data), log, 5) == [NOW + 1] * 3
 
 
 @pytest.mark.parametrize(
@@ -201,11 +225,12 @@ def test_lines_of_strangers_are_ignored_and_not_kept(desk, log):
     assert {line.name for line in parse_note(served(desk, log).encode()).signatures} == {log.origin, NAME}
 
 
-def test_repeated_lines_of_the_log_are_kept_once(desk, log):
-    """The note that is served cannot be made too long for its readers."""
-    again = log.note(9).signatures * 60
-    assert desk.ask(log.body(5, 9, extra=again))[0] == 200
-    assert len(parse_note(served(desk, log).encode()).signatures) == 3
+def test_two_lines_by_one_key_of_the_log_are_malformed(desk, log, monkeypatch):
+    """No signature is checked, whether the lines are the same or not, and whatever else is there."""
+    monkeypatch.setattr(Checkpoint, "check", None)
+    other = Signature(log.origin, log.vkeys[0].id, bytes(64))
+    for extra in (log.note(9).signatures, [other], [Signature("x", b"1234", bytes(64)), *log.note(9).signatures * 70]):
+        assert desk.ask(log.body(5, 9, extra=extra))[0] == 400
 
 
 def test_line_of_the_logs_other_key_cannot_be_removed_by_sending_less(tmp_path):
@@ -215,6 +240,17 @@ def test_line_of_the_logs_other_key_cannot_be_removed_by_sending_less(tmp_path):
         assert desk.ask(log.body(0, 5))[0] == 200
         poorer = Note(log.note(5).text, log.note(5).signatures[:1])
         assert desk.ask(body(5, [], poorer.encode()))[0] == 200
+        kept = parse_note(served(desk, log).encode())
+        assert [len(kept.by(key)) for key in (*log.vkeys, *own_keys(desk.data))] == [1, 1, 1, 1]
+
+
+def test_line_of_the_logs_other_key_is_kept_when_it_comes_later(tmp_path):
+    """Even a moment after the same checkpoint without it was cosigned."""
+    log = Log("log.example/a", ED25519_NOTE, ML_DSA_44)
+    with Desk(tmp_path / "w", log) as desk:
+        poorer = Note(log.note(5).text, log.note(5).signatures[:1])
+        assert desk.ask(body(0, [], poorer.encode()))[0] == 200
+        assert desk.ask(log.body(5, 5))[0] == 200
         kept = parse_note(served(desk, log).encode())
         assert [len(kept.by(key)) for key in (*log.vkeys, *own_keys(desk.data))] == [1, 1, 1, 1]
 
@@ -417,17 +453,55 @@ def test_log_that_is_no_longer_known_is_404_and_still_served(desk, log):
 
 
 def test_strangers_cannot_use_up_a_logs_requests(tmp_path, log):
-    """Garbage, unknown origins, wrong signatures, copied checkpoints and made-up proofs leave a step forward free."""
+    """Garbage, unknown origins, wrong signatures, copied checkpoints and made-up proofs leave a log all that it needs.
+
+    It can step forward, ask again because an answer was lost, hear its size, and have its last checkpoint renewed.
+    """
     _, buckets = stopped_clock()
     with Desk(tmp_path / "w", log, limits=Limits(log=1, strangers=1), buckets=buckets) as desk:
         assert desk.ask(log.body(0, 5))[0] == 200
         noise = [b"", Log("log.example/other").body(0, 5), log.body(5, 9)[:-4] + b"AA=\n"]
-        copies = [log.body(0, 5), log.body(5, 5), body(5, [bytes(32)] * 3, log.note(9).encode())]
-        for requests, statuses in ((noise, {400, 404, 403}), (copies, {409, 200, 422})):
+        made_up = [body(5, [bytes(32)] * number, log.note(9).encode()) for number in (3, 4, 5)]
+        copies = [log.body(0, 5), log.body(5, 5), log.body(0, 0)]
+        for requests, statuses in ((noise, {400, 404, 403}), (made_up, {422})):
             answers = [desk.ask(request)[0] for request in requests * 3]
             assert set(answers[:3]) == statuses
             assert set(answers[3:]) == {429}
+        assert {desk.ask(request)[0] for request in copies * 10} == {200, 409}
         assert desk.ask(log.body(5, 9))[0] == 200
+        assert desk.ask(log.body(5, 9)) == (409, "9\n")
+        assert desk.ask(log.body(9, 9))[0] == 200
+        desk.now += 60
+        assert cosigned_at(desk.ask(log.body(9, 9))[1], own_keys(desk.data), log, 9) == [NOW + 60] * 2
+        assert desk.ask(log.body(0, 12)) == (409, "9\n")
+
+
+def test_flood_is_429_before_anything_is_parsed_or_checked(tmp_path, log, monkeypatch):
+    """Requests of usual size and large ones are counted apart, whoever sends them, and both limits lift."""
+    clock, buckets = stopped_clock()
+    large = log.body(0, 5, extra=[Signature("x", b"1234", bytes(2420))] * 6)
+    with Desk(tmp_path / "w", log, limits=Limits(), buckets=buckets) as desk:
+        flood = [desk.witness.add_checkpoint(b"x" * len(large)).status for _ in range(60)]
+        assert set(flood) == {400}
+        with monkeypatch.context() as patch:
+            patch.setattr(witness_service, "admit", None)
+            assert desk.ask(large)[0] == 429
+        assert desk.ask(log.body(0, 5))[0] == 200
+        for _ in range(1499):
+            desk.witness.add_checkpoint(b"")
+        with monkeypatch.context() as patch:
+            patch.setattr(witness_service, "admit", None)
+            assert desk.ask(log.body(5, 9))[0] == 429
+        clock.at += 1
+        assert desk.ask(log.body(5, 9))[0] == 200
+        assert desk.ask(large) == (409, "9\n")
+
+
+def test_limits_that_are_set_higher_are_not_cut_by_the_one_for_all():
+    """What the operator allows to one log, everybody together may ask."""
+    assert [Limits(log=2000).of_all(large=large) for large in (False, True)] == [2000, 2000]
+    assert Limits(strangers=100).of_all(large=True) == 100
+    assert [Limits().of_all(large=large) for large in (False, True)] == [500, 20]
 
 
 def test_limit_is_429_with_the_seconds_to_wait_and_then_lifts(tmp_path, log):

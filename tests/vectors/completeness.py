@@ -76,7 +76,7 @@ def proven(
         "first": str(headers[0].seq),
         "last": str(headers[-1].seq),
         "readings": str(sum(header.count for header in headers)),
-        "gaps": str(sum(header.notice is not None and header.notice.kind == 2 for header in headers)),
+        "gaps": str(sum(header.notice is not None and header.notice.kind in (2, 3) for header in headers)),
         "disclosed": shown,
     }
 
@@ -292,6 +292,14 @@ def _chains() -> Iterator[tuple[str, ProofFile, str, int]]:
         QUORATE,
         5,
     )
+    for name, at in (("last", 2), ("middle", 1)):
+        yield f"the {name} header of three names another key than signed it", _misnamed(at), QUORATE, 5
+    first = b.sealed([b.scalar()])
+    second = b.sealed([b.scalar()], epoch=1, seq=1, previous=header_hash(first.header))
+    risen = p.Past()
+    risen.add(b.entry_of(second))
+    made = [[*p.signed_pair(batch), b.leaves_of(batch)] for batch in (first, second)]
+    yield "an epoch that rises while the sequence goes on", remade([3, 1, DEVICE.public_key, made], risen), QUORATE, 5
     element = past.range_fields(ELEMENT, (0, 1))
     s = p256.ORDER - int.from_bytes(element[3][0][1][32:], "big")
     high = element[3][0][1][:32] + s.to_bytes(32, "big")
@@ -305,6 +313,21 @@ def _chains() -> Iterator[tuple[str, ProofFile, str, int]]:
     late.add(b.entry_of(stranger))
     skipping = [*beats[:3], [beats[3][0], [*p.signed_pair(stranger), p.range_leaves(stranger, 0, None)]]]
     yield "a sequence number skipped by the device itself", remade(skipping, late), QUORATE, 5
+
+
+def _misnamed(at: int) -> ProofFile:
+    """A range of three batches, chained and signed by one key, in which header `at` names another."""
+    past, batches, previous = p.Past(), [], None
+    for seq in range(3):
+        batch = b.sealed([b.scalar(60 + seq)], seq=seq, previous=previous)
+        header = batch.header
+        if seq == at:
+            header = pack(changed(b.unpack(header), 2, p.id_of(ELEMENT)))
+        signature = DEVICE.sign(b"vitalseal/v1/header\n" + header)
+        past.add(pack([1, 1, header, signature]))
+        batches.append([header, signature, b.leaves_of(batch)])
+        previous = header_hash(header)
+    return remade([3, 1, DEVICE.public_key, batches], past)
 
 
 def _leaves() -> Iterator[tuple[str, ProofFile, str, int]]:

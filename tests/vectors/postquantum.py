@@ -83,6 +83,7 @@ def _good_lines() -> Iterator[Case]:
     cases: list[tuple[str, list, str, int | None, Sequence[str]]] = [
         ("log alone", [log, pq_log], LOG_ONLY, None, ()),
         ("log alone, no Ed25519 line", [pq_log], LOG_ONLY, None, ()),
+        ("log at time 0", [PQ_LOG.cosign(proof.checkpoint.text, 0)], LOG_ONLY, None, ()),
         ("log with both lines under both keys", [pq_log, log], two, None, ()),
         ("log with an Ed25519 line under both keys", [log], two, None, ()),
         ("witnesses", [pq_log, *pqs], PQ_ONLY, last, pq_names),

@@ -240,6 +240,18 @@ def _quorums() -> Iterator[Case]:
             ((b.HOSPITAL, b.NOW + 50), (b.HOSPITAL, b.NOW + 40)),
             b.NOW + 40,
         ),
+        (
+            "quorum with a witness who cosigned twice, the least first",
+            b.policy_text("hospital", witnesses=WITNESSES),
+            ((b.HOSPITAL, b.NOW + 40), (b.HOSPITAL, b.NOW + 50)),
+            b.NOW + 40,
+        ),
+        (
+            "quorum of one witness, the others cosigned",
+            b.policy_text("patients", witnesses=WITNESSES),
+            SEEN,
+            times["patients"],
+        ),
     ]
     timeless = [(b.HOSPITAL, 0), *SEEN[1:]]
     cases += [

@@ -14,6 +14,7 @@ from tests.vectors.binary import ONES, ZERO, changed, pack, replacements
 from tests.vectors.postquantum import PQ_ONLY, PQ_SEEN
 from tests.vectors.proofs import NONE, QUORATE, SEEN, Case, flipped, log_key
 from tests.vectors.texts import PQ_LOG
+from tests.vectors.trusted import beside
 
 DEVICE, ELEMENT, NEXT, THIRD = b.device(), b.SecureElement(), b.device("next"), b.device("third")
 OTHER = p.registrar("other registrar")
@@ -79,6 +80,9 @@ def good() -> Iterator[Case]:
     file = past.status(NEXT, cosigned=())
     yield "quorum none", file.encode(), NONE, proven(past.status_fields(NEXT), None)
     yield _post_quantum(past)
+    file, told = past.status(NEXT), proven(past.status_fields(NEXT), b.NOW + 20)
+    untrusting = beside(trusted=("other registrar",))
+    yield "a trust file without its registrar, which is not used", file.encode(), QUORATE, told, untrusting
     late = p.Past()
     late.enrol(DEVICE)
     late.fill(4)
@@ -112,6 +116,10 @@ def bad() -> Iterator[Case]:
         past = history()
         index = max(past.states)
         yield f"malformed, {name}", past.file(extra, index).encode(), QUORATE, {"result": "malformed"}
+    for name, data in {"empty": b"", "of a policy": QUORATE.encode()}.items():
+        beside_it = {"trust": data}
+        file = history().status(NEXT)
+        yield f"malformed trust file, {name}", file.encode(), QUORATE, {"result": "malformed"}, beside_it
     for name, file in _misshapen_inside().items():
         yield f"malformed, {name}", file.encode(), QUORATE, {"result": "malformed"}
 

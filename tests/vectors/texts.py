@@ -318,6 +318,7 @@ def policies() -> list[dict]:
         "no log": ["quorum none"],
         "url": [f"log {log} https://log.example.org/", f"{w} https://w.example.org/", "quorum w"],
         "comments, tabs, blanks": ["# comment", "", "\t # \x7e", f" \tlog\t{log}  ", "quorum \t none\t"],
+        "lines of blanks alone": [" ", f"log {log}", "\t", "quorum none", " \t "],
         "no newline at the end": f"log {log}\nquorum none".encode(),
         "opaque octets": b"# \xff\xfe\nwitness \xff " + keys[0].encode() + b"\nquorum \xff\n",
         "a witness is the quorum": [f"log {log}", w, "quorum w"],
@@ -432,11 +433,22 @@ def twins(*types: int) -> list[VerifierKey]:
 def trust() -> list[dict]:
     """Section 8.5."""
     one, two = (str(b.log_signer(f"registrar{at}", f"registrar {at}").verifier) for at in (1, 2))
-    found = {"one": [one], "two, comments, blanks": ["# registrars", "", f" {one}\t", two]}
+    alias = str(b.log_signer("registrar3", "registrar 1").verifier)
+    found: dict[str, list[str] | bytes] = {
+        "one": [one],
+        "two, comments, blanks": ["# registrars", "", f" {one}\t", two],
+        "lines of blanks alone": [" ", one, "\t \t", ""],
+        "no newline at the end": one.encode(),
+        "opaque octets in a comment": b"# \xff\n" + one.encode() + b"\n",
+        "two of one name": [one, str(b.log_signer("registrar1", "registrar 2").verifier)],
+    }
     wrong = {
         "empty": [],
         "comments only": ["# none"],
         "twice": [one, one],
+        "one key under two names": [one, alias],
+        "a url": [f"{one} https://registrar.example.org/"],
+        "control octet in a comment": ["# \x1b", one],
         "two in a line": [f"{one} {two}"],
         "a witness's key": [str(b.HOSPITAL.vkey)],
         "a key of type 6": [str(PQ_LOG.vkey)],

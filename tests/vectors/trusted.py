@@ -104,6 +104,8 @@ def _passed() -> Iterator[Trusted]:
     yield "an older and a newer status", second, beside(old, new_one), "passed", None
     yield "a newer and an older status", second, beside(new_one, old), "passed", None
     yield "statuses of two keys", second, beside(at(NEXT, 7), new_one), "passed", None
+    proof, (well, ill) = _of_equal_size()
+    yield "two statuses of equal size, the first good", proof, beside(well, ill), "passed", None
     forged = _forged(at(DEVICE, 16))
     yield "a good status and one that is not proven", second, beside(forged, new_one), "passed", None
     yield "a good status and one that is malformed", second, beside(b"?", new_one), "passed", None
@@ -161,6 +163,18 @@ def _status_at_its_size() -> ProofFile:
     return _short().status(DEVICE)
 
 
+def _of_equal_size() -> tuple[ReadingProof, tuple[ProofFile, ProofFile]]:
+    """A proof, and two statuses as of one size, the key good in the first: a sound log has no second."""
+    past = p.Past()
+    past.enrol(DEVICE)
+    past.seal(b.scalar(), signer=DEVICE)
+    well = past.state()
+    records = [pack([p.id_of(DEVICE), 0, [0, 0], None])]
+    ill = past.add(p.state_entry(well, records))
+    past.states[ill] = (well, records)
+    return past.reading(DEVICE, 0), (past.status(DEVICE, well), past.status(DEVICE, ill))
+
+
 def bad() -> Iterator[Case]:
     """Proofs that fail at step 7."""
     for name, proof, files in _failed():
@@ -191,6 +205,8 @@ def _failed() -> Iterator[tuple[str, ReadingProof, dict[str, bytes]]]:
     yield "after its key's revocation, status older than the index", revoked, beside(at(NEXT, 10))
     yield "after its key's revocation, an older status good", revoked, beside(at(NEXT, 7), at(NEXT, 16))
     yield "after its key's revocation, an older status good and last", revoked, beside(at(NEXT, 16), at(NEXT, 7))
+    proof, (well, ill) = _of_equal_size()
+    yield "two statuses of equal size, the second good", proof, beside(ill, well)
     late = p.Past()
     late.enrol(DEVICE)
     late.revoke(DEVICE, (5, 0))
