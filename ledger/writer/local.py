@@ -15,6 +15,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,11 +44,12 @@ _CHUNK = 1024  # entries fetched at a time: bounds memory, not meaning
 _WAL_PAGES = 4000
 
 _SCHEMA = """
+CREATE TABLE chains (number INTEGER PRIMARY KEY, key_id BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE entries (
     idx INTEGER PRIMARY KEY, kind INTEGER NOT NULL, entry BLOB NOT NULL,
-    key_id BLOB, epoch INTEGER, seq INTEGER
+    chain INTEGER REFERENCES chains, epoch INTEGER, seq INTEGER
 ) STRICT;
-CREATE UNIQUE INDEX place ON entries (key_id, epoch, seq) WHERE key_id IS NOT NULL;
+CREATE UNIQUE INDEX place ON entries (chain, epoch, seq) WHERE chain IS NOT NULL;
 CREATE TABLE notable (kind INTEGER, idx INTEGER, PRIMARY KEY (kind, idx)) STRICT, WITHOUT ROWID;
 CREATE TABLE payloads (idx INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT;
 CREATE TABLE checkpoints (
@@ -56,6 +58,9 @@ CREATE TABLE checkpoints (
 ) STRICT;
 PRAGMA user_version = 2;
 """  # DATABASE_VERSION
+# A chain by the id of its key; 32 bytes in every row of the index would be most of it.
+_CHAIN = "chain = (SELECT number FROM chains WHERE key_id = ?)"
+_LAST, _LAST_OF_MANY = "ORDER BY epoch DESC, seq DESC LIMIT 1", "ORDER BY epoch DESC, seq DESC LIMIT ?"
 _RECORDED = "SELECT size, root, note, recorded_at_ns, published FROM checkpoints"
 _IN_BULK = (BATCH, COMMITMENT)  # types that are never listed, so that they cost no second index
 
@@ -99,23 +104,24 @@ class LocalReader:
 
     def find(self, place: Place) -> tuple[int, bytes] | None:
         """The entry at `place`."""
-        query = "SELECT idx, entry FROM entries WHERE key_id = ? AND epoch = ? AND seq = ?"
+        query = f"SELECT idx, entry FROM entries WHERE {_CHAIN} AND epoch = ? AND seq = ?"  # noqa: S608 - a constant
         return self._row(query, place.key_id, place.epoch, place.seq)
 
     def head(self, key_id: bytes) -> tuple[int, bytes] | None:
         """The last entry of a device's chain."""
-        query = "SELECT idx, entry FROM entries WHERE key_id = ? ORDER BY epoch DESC, seq DESC LIMIT 1"
+        query = f"SELECT idx, entry FROM entries WHERE {_CHAIN} {_LAST}"  # noqa: S608 - constants
         return self._row(query, key_id)
 
     def head_place(self, key_id: bytes) -> Place | None:
         """The last place of a device's chain that is taken."""
-        query = "SELECT epoch, seq FROM entries WHERE key_id = ? ORDER BY epoch DESC, seq DESC LIMIT 1"
+        query = f"SELECT epoch, seq FROM entries WHERE {_CHAIN} {_LAST}"  # noqa: S608 - constants
         row = self._row(query, key_id)
         return Place(key_id, *row) if row else None
 
     def batches_since(self, key_id: bytes, index: int, limit: int) -> list[tuple[int, int, int]]:
         """A device's last batches at or after `index`."""
-        query = "SELECT idx, epoch, seq FROM entries WHERE key_id = ? AND idx >= ? ORDER BY idx DESC LIMIT ?"
+        # Of one device the order of the chain is that of the log.
+        query = f"SELECT idx, epoch, seq FROM entries WHERE {_CHAIN} AND idx >= ? {_LAST_OF_MANY}"  # noqa: S608 - constants
         if index > MAX_SQLITE:
             return []
         with self._read_lock, fatal(self._data / DATABASE):
@@ -183,6 +189,8 @@ class LocalStorage(LocalReader):
             with fatal(data):
                 query = "SELECT coalesce(max(idx) + 1, 0) FROM entries"
                 self._size: int = self._writing.execute(query).fetchone()[0]
+                chains = self._writing.execute("SELECT key_id, number FROM chains").fetchall()
+                self._chains: dict[bytes, int] = dict(chains)
                 shutil.rmtree(data / _STAGING, ignore_errors=True)
                 (data / _STAGING).mkdir()
                 self._public.mkdir(exist_ok=True)
@@ -196,14 +204,20 @@ class LocalStorage(LocalReader):
         """Commits `group` as one transaction; see `Storage.append`."""
         with self._write_lock:
             first = self._size
+            known = len(self._chains)
             rows = []
             for index, item in enumerate(group, first):
-                place = (item.place.key_id, item.place.epoch, item.place.seq) if item.place else (None, None, None)
+                place: tuple[int | None, ...] = (None, None, None)
+                if item.place:
+                    chain = self._chains.setdefault(item.place.key_id, len(self._chains))
+                    place = (chain, item.place.epoch, item.place.seq)
                 rows.append((index, _kind(item), item.entry, *place))
+            chains = [(number, key_id) for key_id, number in islice(self._chains.items(), known, None)]
             payloads = [(at, item.payload) for at, item in enumerate(group, first) if item.payload is not None]
             notable = [(row[1], row[0]) for row in rows if row[1] not in _IN_BULK]
             with self._durable(self._data / DATABASE), self._writing:
                 self._writing.execute("BEGIN")
+                self._writing.executemany("INSERT INTO chains VALUES (?, ?)", chains)
                 self._writing.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
                 self._writing.executemany("INSERT INTO payloads VALUES (?, ?)", payloads)
                 self._writing.executemany("INSERT INTO notable VALUES (?, ?)", notable)
