@@ -19,7 +19,7 @@ class ProjectionProcess:
     """
 
     def __init__(self, data: Path) -> None:
-        self._command = [sys.executable, "-m", "aggregator.projection", str(data)]
+        self._command = [sys.executable, "-P", "-m", "aggregator.projection", str(data)]
         self._leaving = threading.Event()
         self._lock = threading.Lock()  # guards _process against being replaced while it is ended
         self._process = self._start()

@@ -1,8 +1,12 @@
-"""What the commands of this package share: files parsed, one line on stderr, progress on a terminal."""
+"""What commands share: files parsed, one line on stderr, progress on a terminal, an end when asked for."""
 
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 from ledger.errors import MalformedError
@@ -42,3 +46,21 @@ def show_progress(what: str = "entries") -> Callable[[int, int], None]:
         print(f"\r{done:,} of {total:,} {what} ({done * 100 // max(total, 1)} %)", end=end, file=sys.stderr, flush=True)
 
     return show
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Set by the first SIGINT or SIGTERM inside; the second is a KeyboardInterrupt. For the main thread."""
+    stop = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -78,7 +78,7 @@ def start_broker(folder: Path, *, port: int | None = None, choice: Choice = "aut
             raise UserError(
                 "no MQTT broker: install one with  pip install 'vitalseal[all]'  or put mosquitto on the PATH"
             )
-        kind, config, command = "amqtt", None, [sys.executable, "-m", "simulators.broker", str(port)]
+        kind, config, command = "amqtt", None, [sys.executable, "-P", "-m", "simulators.broker", str(port)]
     elif mosquitto is None:
         raise UserError("mosquitto is neither on the PATH nor in /usr/sbin")
     else:

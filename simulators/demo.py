@@ -12,18 +12,15 @@ them, and the account at the end still has to come out even. None of them outliv
 import logging
 import os
 import secrets
-import signal
 import sys
-import threading
 import webbrowser
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 from aggregator.setup import CONFIG, initialise
 from dashboard.server import StatusServer
+from ledger.console import stop_signals
 from ledger.writer.create import POLICY, POLICY_PQ
 from simulators.account import Account, settle
 from simulators.broker import HOST, Choice, check_free, free_port, start_broker
@@ -65,7 +62,7 @@ def run_demo(settings: Settings) -> Account:
     data = settings.data
     check_free(settings.port)
     with ExitStack() as stack:
-        stop = stack.enter_context(_stop_signals())
+        stop = stack.enter_context(stop_signals())
         view = stack.enter_context(make_view())
         _make_directories(data)
         broker = start_broker(data / LOGS, choice=settings.broker)
@@ -128,21 +125,3 @@ def _page_port(wanted: int | None) -> int:
 
 def _has_display() -> bool:
     return sys.platform in {"darwin", "win32"} or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Set by the first SIGINT or SIGTERM inside; the second is a KeyboardInterrupt."""
-    stop = threading.Event()
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -150,7 +150,7 @@ def lay_out(directory: Path, target: Target, *, count: int, speed: float, loop: 
         )
         enrolled = enrolment(config, registrar)
         write_enrolment(target.data / ENROLMENTS, name, enrolled)
-        command = [executable, "-m", "vitalseal", "edge", "run", "--exit-when-done"]
+        command = [executable, "-P", "-m", "vitalseal", "edge", "run", "--exit-when-done"]
         agent = Child(name, [*command, "--config", str(directory / name / CONFIG)], directory / name / "agent.log")
         devices.append(Device(name, directory / name / CONFIG, config.outbox, enrolled.key_id, agent))
     return Fleet(directory, devices)

@@ -60,7 +60,7 @@ class Pipeline:
         self._fleet = fleet
         self._view = view
         self._witnesses = witnesses
-        command = [sys.executable, "-m", "vitalseal", "aggregator", "run", "--config", str(data / CONFIG)]
+        command = [sys.executable, "-P", "-m", "vitalseal", "aggregator", "run", "--config", str(data / CONFIG)]
         self._aggregator = Child("aggregator", command, log)
         self._started_s = time.monotonic()
 
@@ -121,7 +121,7 @@ class Pipeline:
         if behind:
             # The projection died with a killed aggregator, or by itself. Without an input it catches up and ends.
             logger.warning("the view is behind the log; catching up")
-            command = [sys.executable, "-m", "aggregator.projection", str(self._data)]
+            command = [sys.executable, "-P", "-m", "aggregator.projection", str(self._data)]
             # Whatever comes of it, the account tells what is missing.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 subprocess.run(command, stdin=subprocess.DEVNULL, timeout=PROJECTED_WITHIN_S, check=False)  # noqa: S603

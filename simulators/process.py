@@ -51,7 +51,7 @@ class Child:
 
     def start(self) -> None:
         """The program runs, or will say in its log why not."""
-        launcher = [sys.executable, "-m", __name__, str(os.getpid()), *self._command]
+        launcher = [sys.executable, "-P", "-m", __name__, str(os.getpid()), *self._command]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own programs
                 launcher, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

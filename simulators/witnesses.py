@@ -52,7 +52,7 @@ def lay_out_witnesses(directory: Path, logs: Sequence[Path], names: Sequence[str
             create_witness(data, f"witness.example/{name}", url)
         except (MalformedError, StorageError) as error:
             raise UserError(str(error)) from None
-        command = [sys.executable, "-m", "vitalseal", "ledger", "witness", "run", "--data", str(data)]
+        command = [sys.executable, "-P", "-m", "vitalseal", "ledger", "witness", "run", "--data", str(data)]
         command += ["--port", str(port), "--logs", *map(str, logs)]
         child = Child(f"witness {name}", command, directory / f"{name}.log")
         witnesses.append(WitnessProcess(name, data, url, child))

@@ -3,18 +3,15 @@
 import argparse
 import json
 import logging
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ledger.checkpoint import parse_checkpoint
-from ledger.console import OK, UNPROVEN, WRONG, fail, parse_file, show_progress
+from ledger.console import OK, UNPROVEN, WRONG, fail, parse_file, show_progress, stop_signals
 from ledger.errors import LedgerError, MalformedError
 from ledger.fsck import CHECKPOINT_PATH
 from ledger.note import parse_note
@@ -97,7 +94,7 @@ def _monitor(args: argparse.Namespace) -> int:
         trust = None if args.trust is None else parse_file(args.trust, parse_trust)
         registrars = None if trust is None else frozenset(key.public_key for key in trust)
         with ExitStack() as stack:
-            stop = stack.enter_context(_stop_signals())
+            stop = stack.enter_context(stop_signals())
             log = open_view(stack, args.log, ahead=True)
             origin = _origin(policy, log)
             views = [log, *(open_view(stack, place) for place in args.also), *open_witnesses(stack, policy, origin)]
@@ -168,24 +165,6 @@ def _origin(policy: Policy, log: View) -> str:
     note = parse_note(data, "checkpoint")
     verify_log_signature(note, policy)
     return parse_checkpoint(note.text).origin
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Set by the first SIGINT or SIGTERM inside; the second ends at once, which the state survives."""
-    stop = threading.Event()
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print_event(event: Event) -> None:

@@ -73,7 +73,7 @@ class Trial:
 
     def run(self, name: str, *arguments: object) -> Child:
         """`vitalseal` with `arguments` runs until the trial is over; what it says is in <name>.log."""
-        command = [sys.executable, "-m", "vitalseal", *map(str, arguments)]
+        command = [sys.executable, "-P", "-m", "vitalseal", *map(str, arguments)]
         child = Child(name, command, self.directory / f"{name}.log")
         self.stack.callback(child.stop, STOP_WITHIN_S)
         child.start()
@@ -81,7 +81,7 @@ class Trial:
 
     def call(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """`vitalseal` with `arguments`, which has ended."""
-        command = [sys.executable, "-m", "vitalseal", *map(str, arguments)]
+        command = [sys.executable, "-P", "-m", "vitalseal", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_WITHIN_S)  # noqa: S603 - our own programs
 
     def kill(self, child: Child) -> None:

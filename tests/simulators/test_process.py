@@ -125,3 +125,11 @@ def test_stop_of_a_child_that_never_ran_does_nothing(tmp_path):
     child = Child("child", FOREVER, tmp_path / "log")
     child.stop(1.0)
     assert (child.pid, child.code()) == (None, None)
+
+
+def test_child_does_not_look_for_modules_where_it_is_started(start, tmp_path, monkeypatch):
+    """A file in the user's directory that is named like a module of the library is not ours to run."""
+    (tmp_path / "ctypes.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    child = start(["true"])
+    assert child._process.wait(WITHIN_MS / 1000) == 0
