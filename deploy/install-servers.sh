@@ -1,10 +1,11 @@
 #!/bin/sh
-# install-servers.sh PROGRAM...: each is on this machine afterwards, or this fails and names what is missing.
-# Debian's package has the program's name. Its service is not started: tests start their own, on free ports.
+# install-servers.sh PROGRAM[=PACKAGE]...: each is on this machine afterwards, or this fails and names what is missing.
+# Debian's package has the program's name unless another is given. No service is started: tests start their own, on free
+# ports.
 set -eu
 missing=
-for program in "$@"; do
-    PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || missing="$missing $program"
+for each in "$@"; do
+    PATH=$PATH:/usr/sbin command -v "${each%%=*}" >/dev/null || missing="$missing ${each#*=}"
 done
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

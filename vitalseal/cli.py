@@ -38,9 +38,9 @@ COMMANDS = {
 
 # What is looked for, without importing it, before a command of the extra runs.
 LIBRARIES = {
-    "edge": ("aiomqtt", "paho"),
-    "aggregator": ("paho", "urllib3"),
-    "all": ("aiomqtt", "paho", "starlette", "uvicorn", "urllib3", "rich"),
+    "edge": ("aiomqtt", "paho", "prometheus_client", "urllib3"),
+    "aggregator": ("paho", "prometheus_client", "starlette", "urllib3", "uvicorn"),
+    "all": ("aiomqtt", "paho", "prometheus_client", "starlette", "uvicorn", "urllib3", "rich"),
 }
 
 EXIT_OK, EXIT_UNPROVEN, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_PIPE = 0, 1, 2, 130, 141
