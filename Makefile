@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# More than cores: many tests wait for a process or a deadline.
+WORKERS ?= 3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -11,7 +13,7 @@ demo: $(READY)  ## the whole pipeline on real recordings; SECONDS=30 bounds it
 	$(BIN)/vitalseal demo $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 test: $(READY) servers lint  ## every test, on real brokers and on the built wheel
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 setup: $(READY)  ## .venv with all extras and the tools
 

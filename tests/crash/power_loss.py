@@ -1,4 +1,7 @@
-"""The power goes after every operation of a recorded writer: how many disks were tried, and which broke a promise."""
+"""The power goes after every operation of a recorded program: how many disks were tried, and which broke a promise.
+
+The programs are `workload` (the log's writer) and `edge_workload` (the outbox); each has promises of its own.
+"""
 
 import os
 import shutil
@@ -6,28 +9,38 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from tests.crash import strace, trace, workload
 from tests.crash.disk import Disk, State, choices, digest, materialise
 from tests.crash.operations import Mark, Operation, snapshot
-from tests.crash.promises import Promises
 from tests.crash.strace import Kill
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - disks live there while they are checked: fsync costs nothing
 
+
+class Promises(Protocol):
+    """What a program has promised so far; its text tells two of them apart."""
+
+    def note(self, operation: Operation, disk: Disk) -> None:
+        """Adds what `operation`, which `disk` has taken already, promised."""
+        ...
+
+
 # Raises where a state of the data directory's parent breaks the promises made before it.
-Check = Callable[[Path, Promises], None]
+Check = Callable[[Path, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One process: what it does, and how it is harmed or killed."""
+    """One process: what it does, and how it is harmed or killed. `program` takes what `workload` takes."""
 
     script: str
     harm: str | None = None
     kill: Kill | None = None
+    program: str = workload.__file__
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,33 +99,35 @@ def record(root: Path, runs: Sequence[Run], *, cut_from: int = 0) -> Recording:
     return Recording(operations, start)
 
 
-def kills(root: Path, script: str) -> list[Run]:
-    """Runs of `script`, each killed in place of another of its syncs, found by running it below `root`.
+def kills(root: Path, whole: Run) -> list[Run]:
+    """Runs like `whole`, each killed in place of another of its syncs, found by running it below `root`.
 
     Syncs of staged files are left out: before the next sync of a directory or a database, nothing refers to them.
     """
     log = root.with_name("whole.strace")
-    strace.run(_command(Run(script), root, root.with_name("marks")), log)
+    strace.run(_command(whole, root, root.with_name("marks")), log)
     found = []
     counts: Counter[str] = Counter()
     with log.open(encoding="ascii") as lines:
         for _, call in strace.calls(lines):
             counts[call.name] += 1
             if call.name == "fdatasync" or (call.name == "fsync" and Path(strace.parse_handle(call.text)[1]).is_dir()):
-                found.append(Run(script, kill=Kill(call.name, counts[call.name])))
+                found.append(replace(whole, kill=Kill(call.name, counts[call.name])))
     return found
 
 
 def _command(run: Run, root: Path, marks: Path) -> list[str]:
     harm = ["--harm", run.harm] if run.harm else []
-    return [sys.executable, "-P", workload.__file__, str(root), str(marks), run.script, *harm]
+    return [sys.executable, "-P", run.program, str(root), str(marks), run.script, *harm]
 
 
-def cut_everywhere(recording: Recording, check: Check, *, mixtures: int, at_most: int = 20) -> Outcome:
+def cut_everywhere(
+    recording: Recording, check: Check, promised: Callable[[], Promises], *, mixtures: int, at_most: int = 20
+) -> Outcome:
     """Checks every distinct disk that a power loss after each operation may leave, up to `at_most` violations."""
     outcome = Outcome()
     tried: set[tuple[bytes, str]] = set()
-    for prefix, operation, disk, promises in _prefixes(recording):
+    for prefix, operation, disk, promises in _prefixes(recording, promised()):
         outcome.prefixes += 1
         for name, choice in choices(str(prefix), mixtures):
             state = disk.state(choice)
@@ -133,9 +148,9 @@ def cut_everywhere(recording: Recording, check: Check, *, mixtures: int, at_most
     return outcome
 
 
-def _prefixes(recording: Recording) -> Iterator[tuple[int, Operation, Disk, Promises]]:
+def _prefixes(recording: Recording, promises: Promises) -> Iterator[tuple[int, Operation, Disk, Promises]]:
     """Disk and promises after each operation from the recording's start on."""
-    disk, promises = Disk(), Promises()
+    disk = Disk()
     for prefix, operation in enumerate(recording.operations, 1):
         disk.apply(operation)
         promises.note(operation, disk)

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from tests.crash.power_loss import Outcome, Run, cut_everywhere, kills, record
+from tests.crash.promises import Promises
 from tests.crash.workload import DATA, DATABASE_PATH, PUBLIC_PATH, group, make_log, open_log
 
 # Random disks tried at each prefix, beside the three that are not random.
@@ -45,7 +46,7 @@ def report(record_property, name, outcome):
 
 def test_power_loss_at_every_moment_breaks_no_promise(log, record_property):
     """Acknowledged entries, published trees and every checkpoint ever seen outlive the loss of what was unsynced."""
-    outcome = cut_everywhere(record(log, LIFE), keeps_promises, mixtures=MIXTURES)
+    outcome = cut_everywhere(record(log, LIFE), keeps_promises, Promises, mixtures=MIXTURES)
     assert outcome.prefixes > 300
     report(record_property, "power loss", outcome)
 
@@ -59,12 +60,12 @@ def test_power_loss_after_a_kill_breaks_no_promise(log, tmp_path, record_propert
         return record(root, [run, NEXT], cut_from=1)
 
     total = Outcome()
-    killed = kills(log, KILLED)
+    killed = kills(log, Run(KILLED))
     # All of them first: a process that starts holds for a moment the locks of a log that is being checked.
     with ThreadPoolExecutor(2) as pool:
         recordings = list(pool.map(recorded, killed))
     for recording in recordings:
-        total.add(cut_everywhere(recording, keeps_promises, mixtures=(MIXTURES + 2) // 3, at_most=1))
+        total.add(cut_everywhere(recording, keeps_promises, Promises, mixtures=(MIXTURES + 2) // 3, at_most=1))
     assert len(killed) > 20
     report(record_property, f"power loss after a kill at {len(killed)} syncs", total)
 
@@ -75,7 +76,7 @@ def test_power_loss_after_the_public_tree_was_lost_breaks_no_promise(log, record
         writer.append(group(0, 257))
         writer.publish()
     shutil.rmtree(log / DATA / PUBLIC_PATH)
-    outcome = cut_everywhere(record(log, [Run("ox")]), keeps_promises, mixtures=MIXTURES)
+    outcome = cut_everywhere(record(log, [Run("ox")]), keeps_promises, Promises, mixtures=MIXTURES)
     report(record_property, "power loss after a rebuild", outcome)
 
 
@@ -86,7 +87,7 @@ def test_power_loss_while_a_log_is_made_leaves_a_whole_one_or_none(root, record_
         if promises.created or (folder / DATA / DATABASE_PATH).exists():
             promises.check(folder / DATA)
 
-    outcome = cut_everywhere(record(root, [Run("coa3px")]), whole_or_none, mixtures=MIXTURES)
+    outcome = cut_everywhere(record(root, [Run("coa3px")]), whole_or_none, Promises, mixtures=MIXTURES)
     report(record_property, "power loss around creation", outcome)
 
 
@@ -101,5 +102,5 @@ def test_power_loss_while_a_log_is_made_leaves_a_whole_one_or_none(root, record_
 def test_writer_that_does_not_sync_is_found_out(log, harm, reason):
     """The model can see what it is looking for: each kind of fsync, left out, breaks a promise."""
     recording = record(log, [replace(run, harm=harm) for run in LIFE])
-    outcome = cut_everywhere(recording, keeps_promises, mixtures=MIXTURES, at_most=1)
+    outcome = cut_everywhere(recording, keeps_promises, Promises, mixtures=MIXTURES, at_most=1)
     assert [violation.reason for violation in outcome.violations if re.match(reason, violation.reason)]
