@@ -27,8 +27,10 @@ from typing import Any
 
 from ledger.entry import Commitment
 from ledger.writer.create import POLICY, create_log, load_log_keys
-from ledger.writer.local import DATABASE, PUBLIC, LocalStorage
+from ledger.writer.database import DATABASE
+from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
+from ledger.writer.reader import PUBLIC
 from ledger.writer.storage import Submission
 
 ORIGIN = "crash.example/log"
@@ -106,8 +108,8 @@ class _Careless(sqlite3.Connection):
         return super().execute("PRAGMA synchronous = OFF" if "synchronous" in sql else sql, *parameters)
 
 
-def _harm(what: str) -> None:
-    """Makes the writer defective, below every name of its own."""
+def harm(what: str) -> None:
+    """Makes the program defective, below every name of its own."""
     if what == "database":
         connect = sqlite3.connect
         sqlite3.connect = lambda *a, **options: connect(*a, factory=_Careless, **options)  # type: ignore[assignment]
@@ -126,7 +128,7 @@ def main() -> None:
     parser.add_argument("--harm", choices=["files", "directories", "database"])
     arguments = parser.parse_args()
     if arguments.harm:
-        _harm(arguments.harm)
+        harm(arguments.harm)
     _Run(arguments.root / DATA, arguments.marks).take(arguments.script)
 
 
