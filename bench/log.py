@@ -25,9 +25,11 @@ from ledger.fsck import fsck
 from ledger.policy import parse_policy
 from ledger.tiles import TileReader
 from ledger.writer.create import POLICY, create_log, load_log_keys
+from ledger.writer.database import DATABASE
 from ledger.writer.files import list_files, read_file
-from ledger.writer.local import DATABASE, PUBLIC, LocalStorage
+from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
+from ledger.writer.reader import PUBLIC
 
 _PROOFS = 1000
 _UNCACHED_PROOFS = 200

@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from aggregator.admission import Admission, Admitted, Key
+from aggregator.admission import Admission, Key
+from aggregator.decisions import Admitted
 from ledger import merkle
 from ledger.batch import Anchor, SealedBatch, header_hash, seal
 from ledger.checkpoint import Checkpoint

@@ -9,7 +9,8 @@ from bench.table import row, section
 from ledger.checkpoint import Checkpoint
 from ledger.note import ED25519_COSIGNATURE, ED25519_NOTE, ML_DSA_44, NoteSigner
 from ledger.writer.create import create_log
-from ledger.writer.local import DATABASE, LocalStorage
+from ledger.writer.database import DATABASE
+from ledger.writer.local import LocalStorage
 from ledger.writer.storage import Recorded
 
 _WITNESSES = 3

@@ -9,12 +9,12 @@ An event is bound to its log's origin. Whether a registrar is to be trusted is t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias, TypeVar
 
 from ledger import canonical
 from ledger.batch import MAX_UINT32, MAX_UINT64, check_origin
 from ledger.canonical import Value
-from ledger.errors import MalformedError
+from ledger.errors import MalformedError, VerificationError
 from ledger.keys import ED25519, SIGNATURE_SIZE, Signer, check_public_key, check_signature, key_id
 
 KEY_EVENT = 2
@@ -140,30 +140,51 @@ class Revocation:
 
 
 KeyEvent: TypeAlias = Enrolment | Rotation | Revocation
+# What a device asks a registrar for.
+Requested = TypeVar("Requested", bound=Enrolment | Rotation)
 
 
-def enrol(device: Signer, registrar: Signer, origin: str) -> Enrolment:
-    """An enrolment of `device`'s key for `origin`, signed by both."""
-    unsigned = Enrolment(origin, device.algorithm, device.public_key, registrar.public_key, b"", b"")
-    statement = unsigned.statement()
-    return replace(
-        unsigned,
-        device_signature=device.sign(_DEVICE_LABEL + statement),
-        registrar_signature=registrar.sign(_REGISTRAR_LABEL + statement),
-    )
+def request_enrolment(device: Signer, registrar_key: bytes, origin: str) -> Enrolment:
+    """The device's half of its enrolment for `origin`; `grant` makes it whole."""
+    unsigned = Enrolment(origin, device.algorithm, device.public_key, registrar_key, b"", b"")
+    return replace(unsigned, device_signature=device.sign(_DEVICE_LABEL + unsigned.statement()))
 
 
-def rotate(old: Signer, new: Signer, registrar: Signer, origin: str, until: ChainPlace) -> Rotation:
-    """The rotation from `old` to `new`; `until` is the first place in the old key's chain that stays empty."""
-    keys = (old.algorithm, old.public_key, until, new.algorithm, new.public_key, registrar.public_key)
+def request_rotation(old: Signer, new: Signer, registrar_key: bytes, origin: str, until: ChainPlace) -> Rotation:
+    """The device's half of a rotation from `old` to `new`: both keys' signatures; `grant` makes it whole."""
+    keys = (old.algorithm, old.public_key, until, new.algorithm, new.public_key, registrar_key)
     unsigned = Rotation(origin, *keys, b"", b"", b"")
     statement = unsigned.statement()
     return replace(
         unsigned,
         device_signature=new.sign(_ROTATE_NEW_LABEL + statement),
         old_signature=old.sign(_ROTATE_OLD_LABEL + statement),
-        registrar_signature=registrar.sign(_ROTATE_REGISTRAR_LABEL + statement),
     )
+
+
+def grant(request: Requested, registrar: Signer) -> Requested:
+    """`request`, which the device signed elsewhere, with the signature of the registrar whom it names.
+
+    Raises:
+        VerificationError: it names another registrar, or a signature of the device does not verify.
+        MalformedError: one of its keys is unusable.
+    """
+    if request.registrar_key != registrar.public_key:
+        raise VerificationError("the request names another registrar")
+    label = _REGISTRAR_LABEL if isinstance(request, Enrolment) else _ROTATE_REGISTRAR_LABEL
+    granted = replace(request, registrar_signature=registrar.sign(label + request.statement()))
+    granted.check()
+    return granted
+
+
+def enrol(device: Signer, registrar: Signer, origin: str) -> Enrolment:
+    """An enrolment of `device`'s key for `origin`, signed by both."""
+    return grant(request_enrolment(device, registrar.public_key, origin), registrar)
+
+
+def rotate(old: Signer, new: Signer, registrar: Signer, origin: str, until: ChainPlace) -> Rotation:
+    """The rotation from `old` to `new`; `until` is the first place in the old key's chain that stays empty."""
+    return grant(request_rotation(old, new, registrar.public_key, origin, until), registrar)
 
 
 def revoke(key: bytes, registrar: Signer, origin: str, until: ChainPlace, reason: int) -> Revocation:

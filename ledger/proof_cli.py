@@ -20,8 +20,8 @@ from ledger.service.fetch import log_reader
 from ledger.status import STATUS_FORM, verify_status
 from ledger.verify import verify_leaf
 from ledger.writer.create import POLICY
-from ledger.writer.local import LocalReader
 from ledger.writer.prove import Prover
+from ledger.writer.reader import LocalReader
 from ledger.writer.storage import Place, StorageError
 
 SUFFIX = ".tlog-proof"

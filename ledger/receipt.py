@@ -1,8 +1,9 @@
-"""What the aggregator tells a device - stored, receipt, reject - and a device of itself (FORMAT.md section 9).
+"""What the aggregator tells a device - stored, receipt, reject, wanted - and a device of itself (FORMAT.md section 9).
 
 stored   the batch is committed; stop resending, send the next. Never a reason to delete.
 receipt  index, inclusion proof, checkpoint: the batch is on the log. A device that has verified it may delete.
 reject   the batch was not taken, and why.
+wanted   the log has these batches and lost what was in them; a device that keeps them still sends them again.
 status   the device is there (or, as its last will, is not), and the largest checkpoint that it has verified,
          so that receipts can carry a consistency proof from exactly there.
 """
@@ -25,6 +26,7 @@ from ledger.policy import Policy, verify_checkpoint
 MESSAGE_VERSION = 1
 MAX_MESSAGE = 64 * 1024
 MAX_PLACED = 1024  # more than the 256 batches that a device keeps in flight
+MAX_WANTED = 256  # as many as a device may have in flight
 MAX_DETAIL = 200
 MAX_STATUS = 16  # its three small integers take at most 12
 
@@ -44,6 +46,7 @@ class Reason(IntEnum):
     EQUIVOCATION = 10
     WRONG_ANCHOR = 11
     ENDED_KEY = 12
+    OVER_QUOTA = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,17 @@ class Reject:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """The log has the batches at these (epoch, seq) and not what was in them: please send them again, at ease."""
+
+    places: tuple[tuple[int, int], ...]
+
+    def encode(self) -> bytes:
+        """The message's bytes."""
+        return canonical.encode((MESSAGE_VERSION, 4, self.places))
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A device is connected or gone; `size` is that of its largest verified checkpoint."""
 
@@ -112,7 +126,7 @@ class Status:
         return canonical.encode((MESSAGE_VERSION, int(self.online), self.size))
 
 
-Message: TypeAlias = Stored | Receipt | Reject
+Message: TypeAlias = Stored | Receipt | Reject | Wanted
 
 
 class StaleReceiptError(VerificationError):
@@ -149,8 +163,10 @@ def parse_message(data: bytes) -> Message:
                 canonical.integer(reason, "reject: reason", 1, 0xFF),
                 canonical.text(detail, "reject: detail", MAX_DETAIL),
             )
+        case (1, 4, tuple(places)) if 1 <= len(places) <= MAX_WANTED:
+            return Wanted(tuple(_place(*canonical.fields(place, 2, "wanted: batch")) for place in places))
         case _:
-            raise MalformedError("message: neither stored, receipt nor reject of version 1")
+            raise MalformedError("message: neither stored, receipt, reject nor wanted of version 1")
 
 
 def parse_status(data: bytes) -> Status:

@@ -173,14 +173,15 @@ def read_tile(fetch: Fetch, tile: Tile) -> bytes:
     """
     data = fetch(tile.path)
     if data is None and tile.width < TILE_WIDTH:
-        full = fetch(Tile(tile.level, tile.index).path)
-        data = full and _beginning(full, tile)
+        full = Tile(tile.level, tile.index)
+        data = beginning(fetch(full.path), full, tile)
     if data is None:
         raise VerificationError(f"{tile.path}: missing")
     return data
 
 
-def _beginning(full: bytes, tile: Tile) -> bytes:
-    if tile.level != ENTRIES:
-        return full[: tile.width * HASH_SIZE]
-    return format_bundle(parse_bundle(full, Tile(ENTRIES, tile.index))[: tile.width])
+def beginning(data: bytes | None, wider: Tile, tile: Tile) -> bytes | None:
+    """What `tile` holds, from the `data` of a `wider` one at its place; None of None."""
+    if data is None or tile.level != ENTRIES:
+        return data and data[: tile.width * HASH_SIZE]
+    return format_bundle(parse_bundle(data, wider)[: tile.width])

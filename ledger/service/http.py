@@ -29,6 +29,8 @@ ACCEPTED_A_TURN = 128
 HEAD_WITHIN_S = 10.0
 # For the rest of a request and its answer, and for an answer to be taken: as long as our own client waits for a bundle.
 ANSWERED_WITHIN_S = 120.0
+# What an app finds in a request's state.
+CLIENT_CERTIFICATE = "client_certificate"
 # Answers under way get this long to finish after the signal.
 STOPPED_WITHIN_S = 5
 
@@ -45,6 +47,9 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        # Every request of this connection finds it in its state, in DER; None where the client showed none.
+        self.app_state = {**self.app_state, CLIENT_CERTIFICATE: tls and tls.getpeercert(binary_form=True)}
         self._end_within(HEAD_WITHIN_S)
         if len(self.connections) > MAX_CONNECTIONS:
             others = (one for one in self.connections if isinstance(one, _Protocol) and one is not self)
@@ -92,9 +97,19 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: Any, host: str, port: int, *, tls_cert: Path | None = None, tls_key: Path | None = None
+        self,
+        app: Any,
+        host: str,
+        port: int,
+        *,
+        tls_cert: Path | None = None,
+        tls_key: Path | None = None,
+        client_ca: Path | None = None,
     ) -> None:
-        """Raises ServeError if the port cannot be bound or the TLS files cannot be used."""
+        """Clients may show a certificate of `client_ca`; one that does not verify ends the connection.
+
+        Raises ServeError if the port cannot be bound or the TLS files cannot be used.
+        """
         _check_tls(tls_cert, tls_key)
         self._socket = _bind(host, port)
         scheme = "http" if tls_cert is None else "https"
@@ -105,6 +120,8 @@ class Server(uvicorn.Server):
                 app,
                 ssl_certfile=tls_cert,
                 ssl_keyfile=tls_key,
+                ssl_ca_certs=None if client_ca is None else str(client_ca),
+                ssl_cert_reqs=ssl.CERT_NONE if client_ca is None else ssl.CERT_OPTIONAL,
                 # Only a fault of ours is worth a line; a client's malformed request is not.
                 log_config=None,
                 log_level="error",
@@ -124,6 +141,13 @@ class Server(uvicorn.Server):
         self._ready = ready
         with self._socket:
             asyncio.run(self.serve(sockets=[self._socket]))
+
+    def renew_certificate(self) -> None:
+        """Connections from now on get the certificate that is in the file now; raises ServeError."""
+        cert, key = self.config.ssl_certfile, self.config.ssl_keyfile
+        if cert is not None and key is not None and self.config.ssl is not None:
+            _check_tls(Path(cert), Path(key))
+            self.config.ssl.load_cert_chain(cert, key)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """The step of uvicorn that ends with the server listening."""

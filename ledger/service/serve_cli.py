@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ledger.console import OK, WRONG, fail
 from ledger.fsck import CHECKPOINT_PATH
-from ledger.writer.local import PUBLIC
+from ledger.writer.reader import PUBLIC
 
 
 def register(parser: argparse.ArgumentParser) -> None:

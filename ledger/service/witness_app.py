@@ -6,6 +6,8 @@ without end, or one byte a minute, holds a connection and little else.
 
 import asyncio
 import datetime as dt
+import logging
+from collections.abc import Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,11 +20,15 @@ from starlette.routing import Route
 from ledger.add_checkpoint import MAX_BODY
 from ledger.service.witness import TEXT, Answer
 from ledger.service.witness_service import Witness
-from ledger.service.witness_store import log_id
+from ledger.service.witness_store import WitnessStore, log_id
 from ledger.writer.storage import StorageError
 
 # A body of 260 KB comes within this time over 250 kbit/s.
 BODY_WITHIN_S = 10.0
+# How often it sees, for a watchdog, whether it could still answer.
+BEAT_EVERY_S = 1.0
+
+_log = logging.getLogger(__name__)
 
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 # A copy of an answer is an old answer: whoever watches a witness must see what it says now.
@@ -44,6 +50,25 @@ def make_app(witness: Witness) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+def beat(store: WitnessStore, alive: Callable[[], None], stop: Callable[[], None]) -> asyncio.Task[None]:
+    """In a running loop: `alive` is called while the loop turns and a thread gets an answer from the state on the disk.
+
+    `stop` is called if that cannot be read any more. The task lives as long as somebody holds it.
+    """
+
+    async def go_on() -> None:
+        try:
+            while True:
+                await asyncio.to_thread(store.vkeys)
+                alive()
+                await asyncio.sleep(BEAT_EVERY_S)
+        except StorageError as error:
+            _log.critical("%s: no cosignature can be given, the witness stops", error)
+            stop()
+
+    return asyncio.create_task(go_on(), name="beat")
 
 
 class _Pages:
@@ -111,17 +136,21 @@ class _Pages:
         """Counts since the start and the state of each log, as Prometheus reads them."""
         states = self._witness.store.states()
         families = {
-            "requests_total counter": [(f'status="{status}"', count) for status, count in self._witness.counts()],
-            "logs gauge": [("", len(self._witness.logs))],
-            "log_size gauge": [(f"origin={_label(origin)}", state.size) for origin, state in states.items()],
-            "log_cosigned_at_seconds gauge": [
+            ("requests_total counter", "Requests that were answered with this HTTP status, since the start."): [
+                (f'status="{status}"', count) for status, count in self._witness.counts()
+            ],
+            ("logs gauge", "Logs that this witness knows now."): [("", len(self._witness.logs))],
+            ("log_size gauge", "Entries in the last checkpoint that was cosigned."): [
+                (f"origin={_label(origin)}", state.size) for origin, state in states.items()
+            ],
+            ("log_cosigned_at_seconds gauge", "When that was, in Unix time."): [
                 (f"origin={_label(origin)}", state.time) for origin, state in states.items()
             ],
         }
         lines = []
-        for family, samples in families.items():
+        for (family, told), samples in families.items():
             name = f"vitalseal_witness_{family.partition(' ')[0]}"
-            lines.append(f"# TYPE vitalseal_witness_{family}")
+            lines += [f"# HELP {name} {told}", f"# TYPE vitalseal_witness_{family}"]
             lines += [f"{name}{{{labels}}} {value}" if labels else f"{name} {value}" for labels, value in samples]
         return _respond("\n".join([*lines, ""]), content_type=_METRICS)
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ledger.console import OK, WRONG, fail, parse_file
 from ledger.errors import MalformedError
@@ -158,22 +159,26 @@ def _status(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     try:
         from ledger.service.http import ServeError, serve
-        from ledger.service.witness_app import make_app
+        from ledger.service.witness_app import beat, make_app
     except ModuleNotFoundError as error:
         return fail(
             f"`vitalseal ledger witness run` needs {error.name}: install it with  pip install 'vitalseal[witness]'",
             WRONG,
         )
-    _set_up_logging()
+    args.set_up_log()
+    heart = args.systemd.Heart("witness")
+    beating: list[Any] = []  # asyncio itself keeps no task alive
     try:
         with WitnessStore(args.data) as store:
             signers = load_signers(args.data, store)
             limits = Limits(args.rate, args.stranger_rate)
             witness = Witness(store, signers, _read_logs(args.logs, signers), limits=limits, stop=_stop)
-            reload_on_hangup(witness, args.logs)
+            reload_on_hangup(witness, args.logs, args.systemd)
 
             def ready(url: str) -> None:
                 print(f"witness {store.name} of {len(witness.logs)} logs at {url}", flush=True)
+                args.systemd.notify("READY=1", f"STATUS=witness of {len(witness.logs)} logs")
+                beating.append(beat(store, lambda: heart.beat("witness"), _stop))
 
             app = make_app(witness)
             serve(app, args.host, args.port, tls_cert=args.tls_cert, tls_key=args.tls_key, ready=ready)
@@ -182,29 +187,25 @@ def _run(args: argparse.Namespace) -> int:
         return fail(error, WRONG)
 
 
-def _set_up_logging() -> None:
-    """One line an event on stderr; the library that serves only where it warns."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    logging.getLogger("ledger").setLevel(logging.INFO)
-
-
 def _read_logs(paths: Sequence[Path], signers: Sequence[NoteSigner]) -> Logs:
     keys = [key for path in paths for key in parse_file(path, parse_logs)]
     return known_logs(keys, [signer.verifier for signer in signers])
 
 
-def reload_on_hangup(witness: Witness, paths: Sequence[Path]) -> None:
+def reload_on_hangup(witness: Witness, paths: Sequence[Path], systemd: Any) -> None:
     """From here on SIGHUP makes `witness` know the logs in `paths` as they are then, if nothing is wrong with them."""
     one_at_a_time = threading.Lock()
 
     def read_again() -> None:
         with one_at_a_time:
+            systemd.notify(*systemd.reloading())
             try:
                 witness.logs = _read_logs(paths, witness.signers)
             except MalformedError as error:
                 _log.error("the logs stay as they were: %s", error)
             else:
                 _log.info("%d logs are known now", len(witness.logs))
+            systemd.notify("READY=1", f"STATUS=witness of {len(witness.logs)} logs")
 
     # In a thread: a handler interrupts the main thread anywhere, and must not write to a stream that it may be in.
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=read_again).start())

@@ -2,9 +2,12 @@
 
     storage   what a log needs of a database and a disk: the one seam
     files     reading, listing, syncing and locking files
-    local     that seam on SQLite and a directory
+    database  the sequencer database: schema, made, opened, copied
+    reader    the reading half of that seam on SQLite and a directory
+    local     the whole of it, for the one writer
     tree      the right edge of the tile tree in memory: which tiles a longer log changes
     log       LogWriter: append, publish what a quorum has cosigned, and recovery by publishing
+    replay    an old copy of a database, brought up to what the world has seen before anything is signed
     keybook   the keys of the log: key events and key states are appended through it
     payload   the private half of a batch, and the proof of one leaf of it
     prove     proofs from a log's own data: leaves, ranges, the status of a key

@@ -20,8 +20,10 @@ from ledger.checkpoint import Checkpoint
 from ledger.errors import MalformedError
 from ledger.note import ED25519_NOTE, ML_DSA_44, NoteSigner, VerifierKey, parse_vkey
 from ledger.policy import Policy, Witness, parse_policy
+from ledger.writer.database import DATABASE, create_database
 from ledger.writer.files import replace_file, sync_directory
-from ledger.writer.local import DATABASE, GUARD, PUBLIC, create_database
+from ledger.writer.local import GUARD
+from ledger.writer.reader import PUBLIC
 from ledger.writer.storage import StorageError
 
 KEYS = "keys"

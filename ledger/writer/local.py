@@ -4,6 +4,7 @@
     <data>/log/             derived: checkpoint, tile/...   (what the world may copy)
     <data>/staging/         files being written; emptied at every start
     <data>/guard            origin, size and root of the last signed checkpoint; may be placed on another volume
+    <data>/frozen           only after a restore that could not be finished: nothing is written here any more
 
 There is one writing connection, under a lock; everyone else opens the database read-only. (Before SQLite 3.51.3
 two writers on one WAL can corrupt it.)
@@ -11,157 +12,25 @@ two writers on one WAL can corrupt it.)
 
 import os
 import shutil
-import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
 
-from ledger.entry import BATCH, COMMITMENT, parse_entry
-from ledger.writer.files import (
-    fatal,
-    lock,
-    make_parents,
-    make_private,
-    read_file,
-    replace_file,
-    sync_directory,
-    sync_file,
-)
-from ledger.writer.storage import Place, Recorded, StorageError, Submission
+from ledger.batch import Header
+from ledger.entry import BATCH, COMMITMENT, BatchEntry, parse_entry
+from ledger.leaves import check_leaves
+from ledger.writer.database import DATABASE, open_for_writing
+from ledger.writer.files import fatal, lock, make_parents, replace_file, sync_directory
+from ledger.writer.payload import parse_payload
+from ledger.writer.reader import LocalReader
+from ledger.writer.storage import Recorded, StorageError, Submission
 
-DATABASE = "sequencer.db"
-DATABASE_VERSION = 2
-PUBLIC = "log"
 GUARD = "guard"
+FROZEN = "frozen"
 _STAGING = "staging"
-MAX_SQLITE = 2**63 - 1  # a larger number is in no column, so nothing is found for it
-_CHUNK = 1024  # entries fetched at a time: bounds memory, not meaning
-# 16 MB. What many commits change is copied into the database once. At SQLite's own 1000, five commits of 256 batches by
-# 100 devices, the copying is a fifth of the time that appending takes.
-_WAL_PAGES = 4000
-
-_SCHEMA = """
-CREATE TABLE chains (number INTEGER PRIMARY KEY, key_id BLOB NOT NULL UNIQUE) STRICT;
-CREATE TABLE entries (
-    idx INTEGER PRIMARY KEY, kind INTEGER NOT NULL, entry BLOB NOT NULL,
-    chain INTEGER REFERENCES chains, epoch INTEGER, seq INTEGER
-) STRICT;
-CREATE UNIQUE INDEX place ON entries (chain, epoch, seq) WHERE chain IS NOT NULL;
-CREATE TABLE notable (kind INTEGER, idx INTEGER, PRIMARY KEY (kind, idx)) STRICT, WITHOUT ROWID;
-CREATE TABLE payloads (idx INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT;
-CREATE TABLE checkpoints (
-    size INTEGER PRIMARY KEY, root BLOB NOT NULL, note BLOB NOT NULL, recorded_at_ns INTEGER NOT NULL,
-    published INTEGER NOT NULL
-) STRICT;
-PRAGMA user_version = 2;
-"""  # DATABASE_VERSION
-# A chain by the id of its key; 32 bytes in every row of the index would be most of it.
-_CHAIN = "chain = (SELECT number FROM chains WHERE key_id = ?)"
-_LAST, _LAST_OF_MANY = "ORDER BY epoch DESC, seq DESC LIMIT 1", "ORDER BY epoch DESC, seq DESC LIMIT ?"
-_RECORDED = "SELECT size, root, note, recorded_at_ns, published FROM checkpoints"
 _IN_BULK = (BATCH, COMMITMENT)  # types that are never listed, so that they cost no second index
-
-
-class LocalReader:
-    """The reading half: entries and payloads from the database, opened read-only, and the public files.
-
-    Safe beside the writer, in any process. Use as a context manager.
-    """
-
-    def __init__(self, data: Path) -> None:
-        self._data = data
-        self._public = data / PUBLIC
-        self._reading = open_database(data)
-        # Apart from the writer's lock, so that the publisher's reads never wait for an fsync of the hot path.
-        self._read_lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Releases the database."""
-        self._reading.close()
-
-    def entries(self, start: int, end: int) -> Iterator[bytes]:
-        """The entries [start, end), a bounded number in memory at a time."""
-        for low in range(start, end, _CHUNK):
-            query = "SELECT entry FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
-            with self._read_lock, fatal(self._data / DATABASE):
-                rows = self._reading.execute(query, (low, min(low + _CHUNK, end))).fetchall()
-            for (entry,) in rows:
-                yield entry
-
-    def payload(self, index: int) -> bytes | None:
-        """The payload of entry `index`."""
-        row = self._row("SELECT payload FROM payloads WHERE idx = ?", index)
-        return row[0] if row else None
-
-    def find(self, place: Place) -> tuple[int, bytes] | None:
-        """The entry at `place`."""
-        query = f"SELECT idx, entry FROM entries WHERE {_CHAIN} AND epoch = ? AND seq = ?"  # noqa: S608 - a constant
-        return self._row(query, place.key_id, place.epoch, place.seq)
-
-    def head(self, key_id: bytes) -> tuple[int, bytes] | None:
-        """The last entry of a device's chain."""
-        query = f"SELECT idx, entry FROM entries WHERE {_CHAIN} {_LAST}"  # noqa: S608 - constants
-        return self._row(query, key_id)
-
-    def head_place(self, key_id: bytes) -> Place | None:
-        """The last place of a device's chain that is taken."""
-        query = f"SELECT epoch, seq FROM entries WHERE {_CHAIN} {_LAST}"  # noqa: S608 - constants
-        row = self._row(query, key_id)
-        return Place(key_id, *row) if row else None
-
-    def batches_since(self, key_id: bytes, index: int, limit: int) -> list[tuple[int, int, int]]:
-        """A device's last batches at or after `index`."""
-        # Of one device the order of the chain is that of the log.
-        query = f"SELECT idx, epoch, seq FROM entries WHERE {_CHAIN} AND idx >= ? {_LAST_OF_MANY}"  # noqa: S608 - constants
-        if index > MAX_SQLITE:
-            return []
-        with self._read_lock, fatal(self._data / DATABASE):
-            rows = self._reading.execute(query, (key_id, index, limit)).fetchall()
-        return rows[::-1]
-
-    def of_type(self, kind: int) -> Iterator[tuple[int, bytes]]:
-        """Every entry of a type that is neither batch nor commitment."""
-        query = "SELECT idx, entry FROM notable JOIN entries USING (kind, idx) WHERE kind = ? ORDER BY idx"
-        with self._read_lock, fatal(self._data / DATABASE):
-            rows = self._reading.execute(query, (kind,)).fetchall()
-        yield from rows
-
-    def recorded(self) -> Recorded | None:
-        """The newest recorded checkpoint."""
-        return _recorded(self._row(f"{_RECORDED} ORDER BY size DESC LIMIT 1"))
-
-    def published(self) -> Recorded | None:
-        """The newest published checkpoint."""
-        return _recorded(self._row(f"{_RECORDED} WHERE published ORDER BY size DESC LIMIT 1"))
-
-    def first_covering(self, index: int) -> Recorded | None:
-        """The first published checkpoint that covers entry `index`."""
-        return _recorded(self._row(f"{_RECORDED} WHERE published AND size > ? ORDER BY size LIMIT 1", index))
-
-    def read(self, path: str) -> bytes | None:
-        """The public file at `path`."""
-        return read_file(self._public, path)
-
-    def checkpoint_root(self, size: int) -> bytes | None:
-        """The root of the checkpoint that was recorded for `size`."""
-        row = self._row("SELECT root FROM checkpoints WHERE size = ?", size)
-        return row[0] if row else None
-
-    def _row(self, query: str, *values: bytes | int) -> tuple[Any, ...] | None:
-        if any(isinstance(value, int) and value > MAX_SQLITE for value in values):
-            return None
-        with self._read_lock, fatal(self._data / DATABASE):
-            row: tuple[Any, ...] | None = self._reading.execute(query, values).fetchone()
-        return row
 
 
 class LocalStorage(LocalReader):
@@ -175,6 +44,11 @@ class LocalStorage(LocalReader):
             raise StorageError(
                 f"{path}: there is no sequencer database; restore it, or make a new log with its own key"
             )
+        if (data / FROZEN).exists():
+            raise StorageError(
+                f"{data / FROZEN}: this log is frozen, because it was restored from a copy that is too old; "
+                "restore it with a mirror that has all of it, or go on with `vitalseal aggregator succeed`"
+            )
         self._guard = guard or data / GUARD
         self._write_lock = threading.Lock()
         self._failed = False
@@ -182,13 +56,11 @@ class LocalStorage(LocalReader):
         self._named: set[Path] = set()
         with ExitStack() as opened:
             opened.enter_context(lock(data / "writer.lock"))
-            _sync_wal(data)
-            self._writing = opened.enter_context(closing(_connect(path)))
+            self._writing = opened.enter_context(closing(open_for_writing(data)))
             super().__init__(data)
             opened.callback(super().close)
             with fatal(data):
-                query = "SELECT coalesce(max(idx) + 1, 0) FROM entries"
-                self._size: int = self._writing.execute(query).fetchone()[0]
+                self._size = super().size()
                 chains = self._writing.execute("SELECT key_id, number FROM chains").fetchall()
                 self._chains: dict[bytes, int] = dict(chains)
                 shutil.rmtree(data / _STAGING, ignore_errors=True)
@@ -214,15 +86,38 @@ class LocalStorage(LocalReader):
                 rows.append((index, _kind(item), item.entry, *place))
             chains = [(number, key_id) for key_id, number in islice(self._chains.items(), known, None)]
             payloads = [(at, item.payload) for at, item in enumerate(group, first) if item.payload is not None]
+            missing = [row[3:] for row, item in zip(rows, group, strict=True) if item.place and item.payload is None]
             notable = [(row[1], row[0]) for row in rows if row[1] not in _IN_BULK]
             with self._durable(self._data / DATABASE), self._writing:
                 self._writing.execute("BEGIN")
                 self._writing.executemany("INSERT INTO chains VALUES (?, ?)", chains)
                 self._writing.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
                 self._writing.executemany("INSERT INTO payloads VALUES (?, ?)", payloads)
+                self._writing.executemany("INSERT INTO missing VALUES (?, ?, ?)", missing)
                 self._writing.executemany("INSERT INTO notable VALUES (?, ?)", notable)
             self._size = first + len(group)
             return first
+
+    def put_payload(self, index: int, payload: bytes) -> bool:
+        """The payload of a batch that has none is there again; see `Storage.put_payload`."""
+        row = self._row("SELECT entry, chain, epoch, seq FROM entries WHERE idx = ? AND chain IS NOT NULL", index)
+        entry = row and parse_entry(row[0])
+        if row is None or not isinstance(entry, BatchEntry):
+            return False
+        check_leaves(Header.decode(entry.header), parse_payload(payload))
+        with self._write_lock, self._durable(self._data / DATABASE), self._writing:
+            self._writing.execute("BEGIN IMMEDIATE")
+            done = self._writing.execute("DELETE FROM missing WHERE chain = ? AND epoch = ? AND seq = ?", row[1:])
+            if done.rowcount:
+                self._writing.execute("INSERT INTO payloads VALUES (?, ?)", (index, payload))
+                self._writing.execute("INSERT INTO returned (idx) VALUES (?)", (index,))
+            return bool(done.rowcount)
+
+    def mark_replayed(self, first: int, size: int) -> None:
+        """Of the checkpoints larger than `first` and up to `size` this database knows the last one at most."""
+        with self._write_lock, self._durable(self._data / DATABASE), self._writing:
+            self._writing.execute("BEGIN IMMEDIATE")
+            self._writing.execute("INSERT OR REPLACE INTO replayed VALUES (?, ?)", (first, size))
 
     def size(self) -> int:
         """How many entries are committed."""
@@ -307,74 +202,6 @@ class LocalStorage(LocalReader):
             file.flush()
             os.fsync(file.fileno())
         return path
-
-
-def create_database(data: Path) -> None:
-    """An empty sequencer database in `data`, there whole or not at all; raises StorageError if one is there."""
-    path = data / DATABASE
-    if path.exists():
-        raise StorageError(f"{path}: there is a log already; nothing was changed")
-    with fatal(path):
-        unfinished = data / f"{DATABASE}.new"
-        unfinished.unlink(missing_ok=True)
-        make_private(unfinished)
-        connection = sqlite3.connect(unfinished, isolation_level=None)
-        connection.executescript(_SCHEMA)
-        connection.close()
-        sync_file(unfinished)
-        unfinished.rename(path)
-        sync_directory(data)
-
-
-def open_database(data: Path) -> sqlite3.Connection:
-    """The sequencer database of `data`, read-only; raises StorageError."""
-    path = data / DATABASE
-    try:
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-        )
-    except sqlite3.Error as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from None
-    try:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.Error as error:
-        connection.close()
-        raise StorageError(f"{path}: cannot be read: {error}") from None
-    if version != DATABASE_VERSION:
-        connection.close()
-        raise StorageError(f"{path}: is of version {version}, not of this program's version {DATABASE_VERSION}")
-    return connection
-
-
-def _sync_wal(data: Path) -> None:
-    """What a killed writer committed without having synced it is durable before anything is built on it.
-
-    SQLite reads such a commit back at its recovery, but syncs it only with the next one.
-    """
-    with fatal(data / DATABASE), suppress(FileNotFoundError):
-        sync_file(data / f"{DATABASE}-wal")
-        sync_directory(data)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        with fatal(path):
-            if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-                raise StorageError(f"{path}: this file system does not let SQLite keep a write-ahead log")  # noqa: TRY301 - raised here, closed below
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-    except StorageError:
-        connection.close()
-        raise
-    return connection
-
-
-def _recorded(row: tuple[Any, ...] | None) -> Recorded | None:
-    if row is None:
-        return None
-    size, root, note, recorded_at_ns, published = row
-    return Recorded(size, root, note, recorded_at_ns, bool(published))
 
 
 def _kind(item: Submission) -> int:

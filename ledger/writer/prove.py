@@ -15,9 +15,10 @@ from ledger.note import Note, parse_note
 from ledger.proof import ProofFile
 from ledger.status import StatusProof
 from ledger.tiles import TileReader
+from ledger.writer.database import MAX_SQLITE
 from ledger.writer.keybook import newest_state, read_states
-from ledger.writer.local import MAX_SQLITE, LocalReader
 from ledger.writer.payload import parse_payload, prove_leaf
+from ledger.writer.reader import LocalReader
 from ledger.writer.storage import Place, Recorded
 
 
@@ -100,7 +101,7 @@ class Prover:
 
     def _reader(self, covering: Recorded) -> tuple[TileReader, Note]:
         if self._tree is None or self._tree[0].size != covering.size:
-            reader = TileReader(self._log.read, covering.size, covering.root)
+            reader = self._log.tree(covering)
             self._tree = reader, parse_note(covering.note, "checkpoint")
         return self._tree
 

@@ -28,7 +28,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """An entry to append: a batch has a place and a private payload, other entries have neither."""
+    """An entry to append: a batch has a place and a private payload, other entries have neither.
+
+    A batch without its payload is one that was replayed from the public log: its payload is missing from then on.
+    """
 
     entry: bytes
     place: Place | None = None
@@ -76,6 +79,25 @@ class Storage(Notable, Protocol):
         """The private payload of entry `index`, or None where it has none."""
         ...
 
+    def missing_payload_count(self) -> int:
+        """How many batches are on the log whose payload is not here; costs next to nothing while it is 0."""
+        ...
+
+    def missing_payloads(self, key_id: bytes, limit: int) -> list[Place]:
+        """At most `limit` batches of this device's chain whose payload is missing, newest first.
+
+        A device drops what it keeps oldest first, so what is asked for in this order comes before what is gone.
+        """
+        ...
+
+    def put_payload(self, index: int, payload: bytes) -> bool:
+        """Durably puts back the payload of entry `index`; False, and nothing changed, if it was not missing.
+
+        Raises:
+            LedgerError: its leaves do not lead to the root in the batch's header.
+        """
+        ...
+
     def find(self, place: Place) -> tuple[int, bytes] | None:
         """Index and bytes of the entry at `place`."""
         ...
@@ -93,7 +115,10 @@ class Storage(Notable, Protocol):
         ...
 
     def checkpoint_root(self, size: int) -> bytes | None:
-        """The root of the checkpoint that was recorded for `size`, None if none was."""
+        """The root of the checkpoint that was recorded for `size`, None if none was.
+
+        In a stretch that a restore replayed, nobody knows any more for which sizes there was one: every size counts.
+        """
         ...
 
     def recorded(self) -> Recorded | None:

@@ -10,9 +10,9 @@ import hashlib
 import random
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
 from threading import Event
 from typing import Any
@@ -34,7 +34,7 @@ _CHUNK = 16 * 1024  # one TLS record
 class Witnesses:
     """The witnesses that a log's policies name with a URL, and the quorum that these policies ask for.
 
-    One thread at a time may ask; `states` may be called from any.
+    One thread at a time may ask; `states` may be called from any, and `timeout_s` set.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Witnesses:
             StorageError: a witness's URL cannot be asked, or those that have one cannot make up a quorum.
         """
         self._policies = tuple(policies)
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._grace_s = grace_s
         self._peers = peers_of(self._policies, clock, jitter)
         if not self._reached(lambda witness: witness.url is not None):
@@ -78,7 +78,7 @@ class Witnesses:
             return None if old is None else AddCheckpoint(old, tuple(prove(old)), note).encode()
 
         peers = [peer for peer in self._free() if not peer.has_signed(note)]
-        ends_at = until = time.monotonic() + self._timeout_s
+        ends_at = until = time.monotonic() + self.timeout_s
         cosigned, graced = note, False
         with self._talks(peers, checkpoint.origin, ends_at, lambda peer: peer.cosign(checkpoint, keys), body) as talks:
             while talks and time.monotonic() < until:
@@ -106,17 +106,26 @@ class Witnesses:
         Raises:
             StorageError: a witness cosigned a larger size or another root; to go on would fork the log.
         """
-        origin, keys = checkpoint.origin, self._log_keys(checkpoint.origin)
         peers = [peer for peer in self._free() if peer.url not in self._confirmed]
-        ends_at = time.monotonic() + self._timeout_s
-        with self._talks(peers, origin, ends_at, lambda peer: peer.latest(origin, keys)) as talks:
-            while talks and time.monotonic() < ends_at:
-                for talk in hear(talks, ends_at):
-                    if talk.said is not None:
-                        talk.peer.check_history(talk.said, checkpoint, root_at)
-                    if talk.answered:
-                        self._confirmed.add(talk.peer.url)
-        return self._reached(lambda witness: witness.url is not None and base_url(witness.url) in self._confirmed)
+        with closing(self._latest(peers, checkpoint.origin)) as talks:
+            for talk in talks:
+                if talk.said is not None:
+                    talk.peer.check_history(talk.said, checkpoint, root_at)
+                if talk.answered:
+                    self._confirmed.add(talk.peer.url)
+        return self._answered(self._confirmed)
+
+    def latest(self, origin: str) -> tuple[dict[str, Checkpoint | None], bool]:
+        """What every witness that answers cosigned last of the log `origin`, None if it never saw it; is it a quorum?
+
+        By the name of the witness, for people. Each of the checkpoints is verified under the log's keys and its own.
+        """
+        said, urls = {}, set()
+        for talk in self._latest(self._free(), origin):
+            if talk.answered:
+                said[str(talk.peer)] = talk.said
+                urls.add(talk.peer.url)
+        return said, self._answered(urls)
 
     def states(self) -> list[WitnessState]:
         """How every witness does, in the order of the policies."""
@@ -129,6 +138,18 @@ class Witnesses:
         self._pool.shutdown(cancel_futures=True)
         for link in self._links.values():
             link.close()
+
+    def _latest(self, peers: Iterable[Peer], origin: str) -> Generator[Talk[Checkpoint | None], None, None]:
+        """The dialogues with `peers` about their latest checkpoint of `origin` that end in time, as they end."""
+        keys = self._log_keys(origin)
+        ends_at = time.monotonic() + self.timeout_s
+        with self._talks(peers, origin, ends_at, lambda peer: peer.latest(origin, keys)) as talks:
+            while talks and time.monotonic() < ends_at:
+                yield from hear(talks, ends_at)
+
+    def _answered(self, urls: Container[str]) -> bool:
+        """The witnesses behind `urls` make up a quorum of every policy."""
+        return self._reached(lambda witness: witness.url is not None and base_url(witness.url) in urls)
 
     @contextmanager
     def _talks(

@@ -18,7 +18,7 @@ from ledger.leaves import Leaf
 from ledger.note import Note, Signature
 from ledger.proof import LeafProof, ProofFile, ReadingProof
 from ledger.reading import Absent, Reading, Scalar, Waveform
-from ledger.receipt import Placed, Receipt, Reject, Status, Stored
+from ledger.receipt import Placed, Receipt, Reject, Status, Stored, Wanted
 from ledger.status import StatusProof
 from ledger.tiles import ENTRIES, Tile
 
@@ -200,6 +200,7 @@ messages = (
     st.builds(Stored, uint32, uint64, uint64)
     | st.builds(Receipt, st.binary(min_size=1, max_size=99), uint64, paths, st.lists(placed, max_size=4).map(tuple))
     | st.builds(lambda at, why, text: Reject(*at, why, text), places, st.integers(1, 255), printable)
+    | st.builds(Wanted, st.lists(st.tuples(uint32, uint64), min_size=1, max_size=4).map(tuple))
 )
 statuses = st.builds(Status, st.booleans(), uint64)
 

@@ -277,7 +277,7 @@ def test_proof_round_trip(proof):
 @examples
 @given(s.messages)
 def test_message_round_trip(message):
-    """Stored, receipt and reject are read back from their bytes."""
+    """Stored, receipt, reject and wanted are read back from their bytes."""
     assert parse_message(message.encode()) == message
 
 

@@ -30,7 +30,7 @@ from ledger.note import NoteSigner, parse_note, parse_vkey
 from ledger.policy import Policy, parse_policy, parse_trust
 from ledger.proof import parse_leaf_proof, parse_proof, parse_proof_file, read_proof
 from ledger.reading import Reading
-from ledger.receipt import Placed, Receipt, Reject, Status, Stored, parse_message, parse_status, verify_receipt
+from ledger.receipt import Placed, Receipt, Reject, Status, Stored, Wanted, parse_message, parse_status, verify_receipt
 from ledger.status import parse_status_proof, verify_status
 from ledger.strict import encode_base64
 from ledger.tiles import Tile, format_bundle, format_tile, parse_bundle, parse_tile, parse_tile_path
@@ -94,7 +94,8 @@ def targets() -> dict[str, Target]:
     policies = (b.two_of_three().encode(), b"# \xff\n\t" + b.policy_text().encode())
     strict = b.policy(b.two_of_three())
     receipt = Receipt(note.encode(), 3, (bytes(32),), (Placed(0, 1, 2, (bytes(32), bytes(32))),))
-    messages = (Stored(0, 1, 2), receipt, Reject(None, None, 1, "no"), Reject(0, 9, 10, "twice"))
+    rejects = (Reject(None, None, 1, "no"), Reject(0, 9, 10, "twice"))
+    messages = (Stored(0, 1, 2), receipt, *rejects, Wanted(((0, 1), (1, 0))))
     vkeys = tuple(str(key).encode() for key in (b.log_signer().verifier, b.HOSPITAL.vkey))
     bodies = tuple(entry_batch.info for entry_batch in batches)
     files = b.log_files(b.small_log(4), cosigned=cosigned)
@@ -315,7 +316,7 @@ def test_parser_given_its_valid_inputs(name):
     """The inputs that the fuzzer starts from are themselves accepted (those for checking may be unproven)."""
     target = targets()[name]
     accepted = [attempt(target, seed) for seed in target.seeds]
-    expected = {"verify": [True, False], "receipt": [True, False, True, True]}
+    expected = {"verify": [True, False], "receipt": [True, False, True, True, True]}
     assert accepted == expected.get(name, [True] * len(target.seeds))
 
 

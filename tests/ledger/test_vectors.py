@@ -26,7 +26,7 @@ from ledger.note import Note, parse_note, parse_vkey, verify_note
 from ledger.policy import parse_policy, parse_trust
 from ledger.proof import parse_proof_file
 from ledger.reading import Absent, Reading, Scalar
-from ledger.receipt import Receipt, Reject, Stored, parse_message, parse_status
+from ledger.receipt import Receipt, Reject, Stored, Wanted, parse_message, parse_status
 from ledger.report import UnprovenError
 from ledger.status import verify_status
 from ledger.tiles import ENTRIES, Tile, TileReader, parse_bundle, parse_tile_path, tiles_of
@@ -433,12 +433,14 @@ def message_fields(message):
             ]
             fields = {name: shown(getattr(message, name)) for name in ("checkpoint", "old_size", "consistency")}
             return {"type": "receipt", **fields, "placed": placed}
+        case Wanted():
+            return {"type": "wanted", "places": [{"epoch": str(at[0]), "seq": str(at[1])} for at in message.places]}
     return {"type": type(message).__name__.lower(), **{name: shown(getattr(message, name)) for name in names}}
 
 
 @vectors("messages")
 def test_message_vector(vector):
-    """Stored, receipt, reject."""
+    """Stored, receipt, reject, wanted."""
     check(vector, parse_message, message_fields)
 
 

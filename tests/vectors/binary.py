@@ -440,7 +440,7 @@ def keys() -> list[dict]:
 
 
 def messages() -> list[dict]:
-    """Section 9: stored, receipt, reject, status."""
+    """Section 9: stored, receipt, reject, wanted, status."""
     note = b.checkpoint_note(5, ONES).encode()
     stored = {"type": "stored", "epoch": 1, "seq": 2, "index": 3}
     placed = [[0, 1, 2, ONES + ZERO], [0, 2, 3, b""]]
@@ -464,11 +464,21 @@ def messages() -> list[dict]:
             pack([1, 3, 0, 9, 255, ""]),
             reject | {"epoch": 0, "seq": 9, "reason": 255, "detail": ""},
         ),
+        good(
+            "reject over quota", pack([1, 3, 0, 9, 13, ""]), reject | {"epoch": 0, "seq": 9, "reason": 13, "detail": ""}
+        ),
+        good("wanted", pack([1, 4, [[1, 2]]]), {"type": "wanted", "places": [{"epoch": 1, "seq": 2}]}),
+        good(
+            "wanted, as many as may be",
+            pack([1, 4, [[2**32 - 1, at] for at in range(256)]]),
+            {"type": "wanted", "places": [{"epoch": 2**32 - 1, "seq": at} for at in range(256)]},
+        ),
     ]
     many = [[0, at, at, b""] for at in range(1025)]
     wrong = {
         "version 2": [2, 1, 1, 2, 3],
-        "type 4": [1, 4, 1, 2, 3],
+        "type 4 with the items of another": [1, 4, 1, 2, 3],
+        "type 5": [1, 5, [[0, 1]]],
         "stored with a negative index": [1, 1, 1, 2, -1],
         "stored in an epoch too large": [1, 1, 2**32, 2, 3],
         "stored without index": [1, 1, 1, 2],
@@ -483,6 +493,12 @@ def messages() -> list[dict]:
         "reject with a detail too long": [1, 3, 0, 1, 1, "d" * 201],
         "reject with a newline": [1, 3, 0, 1, 1, "a\nb"],
         "reject beyond ASCII": [1, 3, 0, 1, 1, "\u00e9"],
+        "wanted nothing": [1, 4, []],
+        "wanted too many": [1, 4, [[0, at] for at in range(257)]],
+        "wanted with a place cut short": [1, 4, [[0]]],
+        "wanted with an index": [1, 4, [[0, 1, 2]]],
+        "wanted in an epoch too large": [1, 4, [[2**32, 0]]],
+        "wanted without list": [1, 4, 0, 1],
     }
     vectors += [bad(name, pack(fields)) for name, fields in wrong.items()]
     return [*vectors, bad("too long", pack([1, 2, bytes(65536), 0, b"", []]))]

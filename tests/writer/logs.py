@@ -9,8 +9,9 @@ from ledger.note import NoteSigner, VerifierKey
 from ledger.policy import parse_policy
 from ledger.writer.create import POLICY, POLICY_PQ, load_log_keys
 from ledger.writer.files import list_files, read_file
-from ledger.writer.local import PUBLIC, LocalStorage
+from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter, Quorum
+from ledger.writer.reader import PUBLIC
 from ledger.writer.storage import Submission
 
 ORIGIN = "test.example/log"

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from ledger.writer.create import create_log, load_log_keys
-from ledger.writer.local import PUBLIC, LocalStorage
+from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
+from ledger.writer.reader import PUBLIC
 from ledger.writer.storage import Recorded, StorageError, Submission
 
 from .logs import NOW_NS, ORIGIN, commitments, fsck, grown, open_writer

@@ -7,7 +7,9 @@ import pytest
 
 from ledger.checkpoint import parse_checkpoint
 from ledger.writer.create import create_log
-from ledger.writer.local import DATABASE, GUARD, PUBLIC, LocalStorage
+from ledger.writer.database import DATABASE
+from ledger.writer.local import GUARD, LocalStorage
+from ledger.writer.reader import PUBLIC
 from ledger.writer.storage import StorageError
 
 from .logs import NOW_NS, ORIGIN, commitments, fsck, grown, open_writer

@@ -10,8 +10,10 @@ from ledger.entry import Commitment
 from ledger.errors import LedgerError
 from ledger.tiles import parse_tile_path
 from ledger.writer.create import create_log
-from ledger.writer.local import DATABASE, PUBLIC, LocalStorage
+from ledger.writer.database import DATABASE
+from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
+from ledger.writer.reader import PUBLIC
 from ledger.writer.storage import Place, StorageError
 
 from .logs import NOW_NS, ORIGIN, closing, commitments, fsck, grown, open_writer

@@ -6,7 +6,8 @@ import pytest
 
 from ledger.note import ED25519_NOTE, ML_DSA_44, NoteSigner, parse_note
 from ledger.writer.create import KEYS, POLICY, POLICY_PQ, create_log, load_log_keys, retire_key, write_key
-from ledger.writer.local import PUBLIC, LocalStorage
+from ledger.writer.local import LocalStorage
+from ledger.writer.reader import PUBLIC
 from ledger.writer.storage import StorageError
 
 from .logs import ORIGIN, fsck, grown, open_writer

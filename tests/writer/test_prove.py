@@ -13,8 +13,8 @@ from ledger.proof import ProofFile, read_proof
 from ledger.status import verify_status
 from ledger.verify import verify_leaf
 from ledger.writer.create import POLICY, POLICY_PQ
-from ledger.writer.local import LocalReader
 from ledger.writer.prove import Prover
+from ledger.writer.reader import LocalReader
 from tests.ledger import builders as b
 from tests.ledger.past import Past, id_of
 

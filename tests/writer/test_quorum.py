@@ -10,8 +10,9 @@ from ledger.checkpoint import Checkpoint, parse_checkpoint
 from ledger.merkle import EMPTY_ROOT
 from ledger.note import ED25519_COSIGNATURE, ML_DSA_44, Note, NoteSigner, parse_note
 from ledger.writer.create import create_log, load_log_keys, retire_key, write_key
-from ledger.writer.local import PUBLIC, LocalStorage
+from ledger.writer.local import LocalStorage
 from ledger.writer.log import RENEW_AFTER_NS
+from ledger.writer.reader import PUBLIC
 from ledger.writer.storage import StorageError
 
 from .logs import NOW_NS, ORIGIN, commitments, fsck, open_writer
