@@ -1,4 +1,4 @@
-"""`vitalseal aggregator init | run | status | assign`, and those of `lifecycle_cli`."""
+"""`vitalseal aggregator init | run | status | assign`, and those of `lifecycle_cli` and `backup_cli`."""
 
 import argparse
 import json
@@ -6,26 +6,30 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from aggregator import lifecycle_cli
-from aggregator.config import AggregatorConfig
+from aggregator import backup_cli, devices_cli, identity_cli, lifecycle_cli
+from aggregator.config import LIVE, AggregatorConfig
 from aggregator.console import add_command, told
+from aggregator.health import format_metrics, health_server
 from aggregator.lifecycle import open_log
-from aggregator.projector import ProjectionProcess
 from aggregator.registry import Registry
 from aggregator.service import Service
 from aggregator.setup import initialise
-from aggregator.status import Status, format_metrics, is_running, read_status
+from aggregator.side_process import SideProcess
+from aggregator.status import ANSWERED, Status, glance, is_running, read_status
 from aggregator.timeseries.embedded import DATABASE, EmbeddedStore
 from ledger.reading import format_time
 from ledger.writer.create import POLICY
 from vitalseal import config as configuration
 from vitalseal import log
 from vitalseal.errors import UserError
+from vitalseal.reload import Reload
+from vitalseal.systemd import notify
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +43,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     init = add_command(commands, "init", "make a new log: keys, database, policy and trust files, configuration", _init)
     init.add_argument("--data", type=Path, required=True, metavar="DIR", help="directory of the new log")
     init.add_argument("--origin", required=True, help="the log's name for ever, e.g. hospital.example/vitalseal")
-    init.add_argument("--broker", default="127.0.0.1:1883", metavar="HOST:PORT", help="MQTT broker (%(default)s)")
+    identity_cli.add_init_options(init)
     init.add_argument(
         "--witness",
         type=Path,
@@ -66,13 +70,15 @@ def register(parser: argparse.ArgumentParser) -> None:
     assign.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339; without it, until further notice")
     assign.add_argument("--correct", type=int, metavar="ID", help="replace assignment ID, which stays on record")
     assign.add_argument("--reason", help="why it is corrected")
+    identity_cli.register(commands)
+    devices_cli.register(commands)
     lifecycle_cli.register(commands)
+    backup_cli.register(commands)
 
 
 def _init(args: argparse.Namespace) -> int:
-    host, _, port = args.broker.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UserError(f"--broker {args.broker}: not HOST:PORT")
+    identity = identity_cli.identity_of(args)
+    host, port = identity_cli.broker_of(args)
     if args.quorum is not None and not args.witness:
         raise UserError("--quorum needs witnesses: name each with --witness FILE")
     initialise(
@@ -80,10 +86,11 @@ def _init(args: argparse.Namespace) -> int:
         args.data,
         args.origin,
         host,
-        int(port),
+        port,
         witnesses=args.witness,
         quorum=args.quorum,
         guard=args.guard,
+        identity=identity,
     )
     print(f"made the log {args.origin} in {args.data}; start it with: vitalseal aggregator run --config {args.config}")
     if args.witness:
@@ -93,7 +100,7 @@ def _init(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     log.set_up(verbose=args.verbose)
-    config = configuration.load(args.config, AggregatorConfig)
+    config = _load(args.config)
     with told(config.data), ExitStack() as stack:
         opened = stack.enter_context(open_log(config))
         writer = opened.writer
@@ -101,13 +108,39 @@ def _run(args: argparse.Namespace) -> int:
             raise UserError(f"the log {writer.origin} is closed; run its successor")
         registry = stack.enter_context(closing(Registry(config.data)))
         service = Service(config, opened.storage, writer, registry, opened.witnesses)
+
+        def stop(*_: object) -> None:
+            notify("STOPPING=1")
+            service.stop()
+
+        def reconfigure(changed: AggregatorConfig) -> None:
+            with told(config.data):
+                service.reconfigure(changed)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: service.stop())
+            signal.signal(number, stop)
+        Reload(args.config, _load, config, LIVE, reconfigure).on_hangup()
         logger.info("log %s at size %d in %s", writer.origin, writer.size, config.data)
-        stack.enter_context(ProjectionProcess(config.data))
+        stack.enter_context(health_server(config))
+        for process in _beside(args.config, config):
+            stack.enter_context(process)
+        notify("READY=1", f"STATUS={writer.origin}")
         service.run()
         logger.info("stopped at size %d", writer.checkpoint.size)
     return 0
+
+
+def _beside(path: Path, config: AggregatorConfig) -> Iterator[SideProcess]:
+    """What runs beside the service; each is started when it is asked for."""
+    view = "the view stands still, the log does not"
+    yield SideProcess("projection", "aggregator.projection", str(config.data), if_it_ends=view)
+    if config.desk is not None:
+        closed = "nobody can be signed in, and the broker's lists stand still"
+        yield SideProcess("desk", "aggregator.desk_process", str(path.resolve()), if_it_ends=closed)
+
+
+def _load(path: Path) -> AggregatorConfig:
+    return configuration.load(path, AggregatorConfig)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -115,15 +148,16 @@ def _status(args: argparse.Namespace) -> int:
     status = read_status(config.data)
     alive = is_running(status)
     if args.metrics:
-        sys.stdout.write(format_metrics(status, running=alive))
+        sys.stdout.write(format_metrics(status))
         return 0
     projected = _projected(config.data)
     if args.json:
-        print(json.dumps({**asdict(status), "running": alive, "projected": projected}))
+        told = identity_cli.warnings(config)
+        print(json.dumps({**asdict(status), "running": alive, "projected": projected, "warnings": told}))
         return 0
     age = time.time() - status.updated_at
     state = "running" if alive and age < STALE_AFTER_S else f"NOT RUNNING, last seen {age:.0f} s ago"
-    rejects = {k: v for k, v in status.decisions.items() if k not in {"admitted", "repeated"}}
+    rejects = {k: v for k, v in status.decisions.items() if k not in ANSWERED}
     lines = {
         "aggregator": f"{status.origin}, {state}",
         "broker": ("connected" if status.connected else "NOT CONNECTED") if alive else "-",
@@ -134,10 +168,13 @@ def _status(args: argparse.Namespace) -> int:
         "view": f"{projected} of {status.published_size} entries projected",
         "receipts": f"{status.without_receipt} batches wait for theirs",
         "proof after": _seconds(status.latency_p50_s) + " (median), " + _seconds(status.latency_p95_s) + " (95 %)",
+        **glance(status),
         "rejected": ", ".join(f"{name} {count}" for name, count in sorted(rejects.items())) or "none",
     }
     for name, text in lines.items():
         print(f"{name:>12}  {text}")
+    for warning in identity_cli.warnings(config):
+        print(f"{'WARNING':>12}  {warning}")
     return 0
 
 

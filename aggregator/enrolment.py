@@ -49,12 +49,12 @@ class Keys:
         self._storage = storage
         self._registrars = frozenset(key.public_key for key in trust)
         self._book = KeyBook(writer, storage, time.monotonic)
+        self._keys: dict[bytes, Key] = {}
+        self._devices: dict[str, tuple[bytes, ...]] = {}  # the same by device: asked for at every message
         # Of a key the registry is believed its device's name alone: the key itself is the one on the log.
-        self._keys = {
-            key_id: Key(key.device, *public)
-            for key_id, key in registry.keys().items()
-            if (public := self._book.states.public_key(key_id))
-        }
+        for key_id, key in registry.keys().items():
+            if public := self._book.states.public_key(key_id):
+                self._hold(key_id, Key(key.device, *public))
         # File name and time: a replaced file is read again. What may succeed yet is tried again, and told once.
         self._seen: set[tuple[str, int, int]] = set()
         self._told: set[tuple[str, int, int]] = set()
@@ -71,9 +71,18 @@ class Keys:
         """What the log says of the enrolled key `key_id`."""
         return self._book.states[key_id]
 
-    def of(self, device: str) -> list[bytes]:
+    def of(self, device: str) -> tuple[bytes, ...]:
         """The ids of `device`'s keys."""
-        return [key_id for key_id, key in list(self._keys.items()) if key.device == device]
+        return self._devices.get(device, ())
+
+    def name(self, key_id: bytes) -> str:
+        """The device that holds this key, in words where that is not known."""
+        key = self._keys.get(key_id)
+        return key.device if key else f"the holder of key {key_id.hex()[:16]}"
+
+    def devices(self) -> dict[str, tuple[bytes, ...]]:
+        """The ids of the keys of every device."""
+        return dict(self._devices)
 
     def renew(self, *, now: bool = False) -> None:
         """Commits the state of all keys, if that is due or `now` is asked for."""
@@ -132,7 +141,11 @@ class Keys:
             raise UserError(f"its key is that of {known.device}; a device keeps its name")
         if known is None:
             self._registry.add_device(event.key_id, key)
-            self._keys[event.key_id] = key
+            self._hold(event.key_id, key)
+
+    def _hold(self, key_id: bytes, key: Key) -> None:
+        self._keys[key_id] = key
+        self._devices[key.device] = (*self._devices.get(key.device, ()), key_id)
 
     def _revoke(self, event: Revocation) -> None:
         record = self._book.states.get(event.key_id)

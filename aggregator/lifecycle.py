@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.config import AggregatorConfig
+from aggregator.device_keys import DeviceKeys
 from aggregator.enrolment import FOLDER, REVOKE_SUFFIX, Keys
 from aggregator.registry import Registry, commit_assignments
 from ledger.entry import CLOSING, Closing, Opening, parse_entry
@@ -29,8 +30,9 @@ from ledger.writer.create import (
 )
 from ledger.writer.files import replace_file
 from ledger.writer.keybook import read_states
-from ledger.writer.local import LocalReader, LocalStorage
+from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
+from ledger.writer.reader import LocalReader
 from ledger.writer.storage import StorageError, Submission
 from ledger.writer.witnesses import Witnesses
 from vitalseal.errors import UserError
@@ -58,6 +60,23 @@ def open_log(config: AggregatorConfig) -> Iterator[OpenLog]:
         keys = load_log_keys(config.data)
         writer = LogWriter(storage, keys.signers, time.time_ns, quorum=witnesses, retired=keys.retired)
         yield OpenLog(storage, writer, witnesses)
+
+
+def revoke_device(data: Path, name: str, until: ChainPlace | None, reason: int) -> list[Path]:
+    """As `revoke_key`, for each good key of the device `name`; what is no device's name is the beginning of a key id.
+
+    Raises:
+        UserError: moreover, the device has no good key, or `until` is given and it has more than one.
+    """
+    with closing(DeviceKeys(data)) as keys:
+        if not keys.is_device(name):
+            return [revoke_key(data, name, until, reason)]
+        good = [record.key_id.hex() for record in keys.good(name)]
+    if not good:
+        raise UserError(f"{name}: has no good key any more")
+    if until is not None and len(good) > 1:
+        raise UserError(f"--from: {name} has {len(good)} good keys, each with a chain of its own; name one by its id")
+    return [revoke_key(data, key, until, reason) for key in good]
 
 
 def revoke_key(data: Path, prefix: str, until: ChainPlace | None, reason: int) -> Path:
@@ -139,8 +158,8 @@ def close_log(config: AggregatorConfig, successor: AggregatorConfig) -> tuple[Lo
         StorageError: one of the two cannot be written, or has no quorum now.
     """
     with open_log(successor) as new:
-        _check_successor(new, load_log_keys(config.data).signers[0].verifier.name)
-        _publish_all(new.writer)  # nothing ends before what comes after it has its quorum
+        check_successor(new, load_log_keys(config.data).signers[0].verifier.name)
+        publish_all(new.writer)  # nothing ends before what comes after it has its quorum
         with open_log(config) as old:
             if old.writer.closed:
                 _check_closed_for(old.storage, new.writer.origin)
@@ -148,15 +167,15 @@ def close_log(config: AggregatorConfig, successor: AggregatorConfig) -> tuple[Lo
                 _finish(config.data, old)
                 vkeys = tuple(str(signer.verifier) for signer in load_log_keys(successor.data).signers)
                 old.writer.close(Submission(Closing(new.writer.origin, vkeys).encode()))
-            _publish_all(old.writer)
+            publish_all(old.writer)
             end = old.writer.checkpoint
         if not new.writer.size:
             new.writer.append([Submission(Opening(end.origin, end.size, end.root).encode())])
-        _publish_all(new.writer)
+        publish_all(new.writer)
         return old.writer, new.writer
 
 
-def _check_successor(new: OpenLog, origin: str) -> None:
+def check_successor(new: OpenLog, origin: str) -> None:
     """`new` can go on where the log named `origin` ends, or does so already."""
     if new.writer.origin == origin:
         raise UserError(f"the successor is named {origin} as well; two histories under one name are a fork")
@@ -181,7 +200,8 @@ def _check_closed_for(storage: LocalStorage, origin: str) -> None:
             raise UserError(f"the log is closed already, for {closing_entry.successor}")
 
 
-def _publish_all(writer: LogWriter) -> None:
+def publish_all(writer: LogWriter) -> None:
+    """Everything that is committed is published; raises StorageError if there is no quorum for it now."""
     while writer.publish():
         pass
     if writer.checkpoint.size != writer.size:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aggregator.config import AggregatorConfig
 from aggregator.console import Commands, add_command, told
-from aggregator.lifecycle import KEY_TYPES, add_log_key, close_log, retire_log_key, revoke_key
+from aggregator.lifecycle import KEY_TYPES, add_log_key, close_log, retire_log_key, revoke_device
 from ledger.events import REASONS
 from vitalseal import config as configuration
 from vitalseal.errors import UserError
@@ -13,8 +13,10 @@ from vitalseal.errors import UserError
 
 def register(commands: Commands) -> None:
     """Adds the commands and their arguments."""
-    revoke = add_command(commands, "revoke", "end a device key: nothing that it seals is taken any more", _revoke)
-    revoke.add_argument("key", metavar="KEYID", help="device key id in hex, or its beginning")
+    revoke = add_command(
+        commands, "revoke", "end a device or one key of it: nothing that it seals is taken any more", _revoke
+    )
+    revoke.add_argument("key", metavar="DEVICE|KEYID", help="the device's name, or a key id in hex or its beginning")
     revoke.add_argument("--epoch", type=int, default=0, metavar="N", help="with --from: the epoch (%(default)s)")
     revoke.add_argument(
         "--from",
@@ -40,8 +42,10 @@ def _revoke(args: argparse.Namespace) -> int:
     reason = next(number for number, name in REASONS.items() if name == args.reason)
     until = None if args.first is None else (args.epoch, args.first)
     with told(config.data):
-        path = revoke_key(config.data, args.key, until, reason)
-    print(f"wrote {path}; the running aggregator takes it within seconds, or at its next start")
+        for path in revoke_device(config.data, args.key, until, reason):
+            print(f"wrote {path}; the running aggregator takes it within seconds, or at its next start")
+    if config.desk is not None:
+        print("the broker is told as soon as the revocation is on the log; `aggregator status` warns if it was not")
     return 0
 
 

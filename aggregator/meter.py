@@ -1,57 +1,88 @@
-"""What the running aggregator measures of itself; sans-I/O, times are arguments."""
+"""What the running aggregator measures of itself; sans-I/O, times are arguments. Used from any thread."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
+from aggregator.limits import LIMITS
 from aggregator.status import Status
 from ledger.checkpoint import Checkpoint
-from ledger.receipt import Reason
 from ledger.writer.witness_health import WitnessState
 
 LATENCY_WINDOW = 4096  # batches over which proof latency is reported
 RATE_WINDOW_NS = 5 * 10**9
-TELL_EVERY_S = 60.0  # a device that is rejected for one reason is named in the log this often
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is held somewhere at one moment, all of it bounded; see `limits`."""
+
+    queue: int
+    queue_bytes: int
+    parked: int
+    parked_bytes: int
+    outgoing: int
+    without_receipt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the log and the registry tell, looked up now and then; `overdue` devices are silent for too long."""
+
+    gaps: int = 0
+    second_headers: int = 0
+    new_epochs: int = 0
+    clock_faults: int = 0
+    overdue: int = 0
+    missing_payloads: int = 0
 
 
 class Meter:
     """Counts and latencies since the start."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._started_ns: int | None = None
         self._batches = 0
         self._readings = 0
         self._online: dict[str, bool] = {}
-        self._unpublished: deque[tuple[int, int]] = deque()
+        self._returned = 0
+        # Of more batches than that the latency is not told anyway; without a quorum they would be ever more.
+        self._unpublished: deque[tuple[int, int]] = deque(maxlen=LATENCY_WINDOW)
         self._latencies: deque[float] = deque(maxlen=LATENCY_WINDOW)
         self._published_ns = 0
         self._rates: deque[tuple[int, int]] = deque()
-        self._told: dict[tuple[str, Reason], float] = {}
 
     def committed(self, index: int, readings: int, sealed_at_ns: int) -> None:
         """A batch became entry `index`."""
-        self._batches += 1
-        self._readings += readings
-        self._unpublished.append((index, sealed_at_ns))
+        with self._lock:
+            self._batches += 1
+            self._readings += readings
+            self._unpublished.append((index, sealed_at_ns))
+
+    def returned(self) -> None:
+        """A payload that was lost is here again."""
+        with self._lock:
+            self._returned += 1
 
     def heard(self, device: str, *, online: bool) -> None:
         """A device said whether it is there."""
-        self._online[device] = online
+        with self._lock:
+            self._online[device] = online
+
+    def online(self) -> list[str]:
+        """The devices that say that they are there."""
+        with self._lock:
+            return [device for device, online in self._online.items() if online]
 
     def published(self, size: int, now_ns: int) -> None:
         """A checkpoint of `size` is public; everything below it has its proof from here on."""
-        self._published_ns = now_ns
-        while self._unpublished and self._unpublished[0][0] < size:
-            self._latencies.append((now_ns - self._unpublished.popleft()[1]) / 1e9)
-
-    def may_tell(self, device: str, reason: Reason, now_s: float) -> bool:
-        """Whether this device's reject for this reason is due in the log again."""
-        last = self._told.get((device, reason))
-        if last is not None and now_s - last < TELL_EVERY_S:
-            return False
-        self._told[device, reason] = now_s
-        return True
+        with self._lock:
+            self._published_ns = now_ns
+            while self._unpublished and self._unpublished[0][0] < size:
+                self._latencies.append((now_ns - self._unpublished.popleft()[1]) / 1e9)
 
     def status(
         self,
@@ -63,14 +94,17 @@ class Meter:
         waiting_for_quorum: int | None,
         witnesses: Sequence[WitnessState],
         enrolled: int,
-        queue: int,
-        without_receipt: int,
+        waiting: Waiting,
+        known: Known,
+        dropped_answers: int,
         decisions: dict[str, int],
         now_ns: int,
     ) -> Status:
         """All of it at `now_ns`."""
-        self._started_ns = self._started_ns or now_ns
-        ordered = sorted(self._latencies)
+        with self._lock:
+            self._started_ns = self._started_ns or now_ns
+            ordered = sorted(self._latencies)
+            rate = self._rate(now_ns)
         return Status(
             pid=os.getpid(),
             started_at=self._started_ns / 1e9,
@@ -87,9 +121,12 @@ class Meter:
             devices_enrolled=enrolled,
             batches=self._batches,
             readings=self._readings,
-            readings_per_s=self._rate(now_ns),
-            queue=queue,
-            without_receipt=without_receipt,
+            readings_per_s=rate,
+            **asdict(waiting),
+            **asdict(known),
+            dropped_answers=dropped_answers,
+            returned_payloads=self._returned,
+            limits=LIMITS,
             latency_p50_s=_quantile(ordered, 0.5),
             latency_p95_s=_quantile(ordered, 0.95),
             decisions=decisions,

@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -19,17 +20,24 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from aggregator.config import BrokerConfig
+from aggregator.tls import broker_context, reason_of
 from ledger.envelope import MAX_ENVELOPE
 from vitalseal import topics
+from vitalseal.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 SESSION_EXPIRY_S = 86_400  # how long the broker keeps messages for an aggregator that is away
 KEEPALIVE_S = 30
 ANSWER_WITHIN_S = 3.0  # for the broker to accept a connection
+UNANSWERED = "did not answer"
 MAX_BACKOFF_S = 30.0
 STEADY_S = 10.0  # a connection that lasts this long was a good one
 MAX_PAYLOAD = MAX_ENVELOPE + 1  # what is larger is rejected for its size, whatever the rest says
+# As much as the intake holds, so that the broker hands over the messages of all devices, not of the fastest alone.
+RECEIVE_MAXIMUM = 4096
+# Messages to devices that the broker has not acknowledged: some seconds of a large fleet. What comes on top is dropped.
+OUTGOING_MESSAGES, OUTGOING_BYTES = 8192, 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +54,14 @@ class BrokerConnection:
     """A connection that comes back by itself; use as a context manager.
 
     `handle` is called in the network thread for every message on our topics, and may block. Messages to devices are
-    sent while connected and dropped otherwise: every one of them is sent again when the device asks again.
+    sent while connected, and while not too many wait for the broker; others are dropped and counted: every one of them
+    is sent again when the device asks again.
 
     Every connection has a new client (a reused one floods past its window), made and ended by one supervising thread.
     """
 
     def __init__(self, config: BrokerConfig, handle: Callable[[Message], None]) -> None:
+        broker_context(config)  # files that cannot be used are told now, before anything runs
         self._config = config
         self._handle = handle
         self._versions = ["5", "3.1.1"] if config.protocol == "auto" else [config.protocol]
@@ -60,6 +70,10 @@ class BrokerConnection:
         self._refusal = ""
         self._supervisor = threading.Thread(target=self._supervise, name="mqtt", daemon=True)
         self.connected = threading.Event()
+        self._outgoing_lock = threading.Lock()  # guards what follows
+        self._outgoing: deque[tuple[paho.MQTTMessageInfo, int]] = deque()
+        self._outgoing_bytes = 0
+        self.dropped = 0  # messages to devices, since the start, while connected
 
     def __enter__(self) -> Self:
         self._supervisor.start()
@@ -79,8 +93,30 @@ class BrokerConnection:
     def send(self, device: str, payload: bytes) -> None:
         """Publishes a message to `device`'s receipt topic, QoS 1."""
         client = self._client
-        if client is not None and self.connected.is_set():
-            client.publish(topics.receipt(device), payload, qos=1)
+        if client is None or not self.connected.is_set():
+            return
+        with self._outgoing_lock:
+            self._settle()
+            if len(self._outgoing) >= OUTGOING_MESSAGES or self._outgoing_bytes + len(payload) > OUTGOING_BYTES:
+                self.dropped += 1
+                return
+        # Not under the lock: paho has locks of its own. Some threads at once may go over by a message each.
+        info = client.publish(topics.receipt(device), payload, qos=1)
+        with self._outgoing_lock:
+            if client is self._client:
+                self._outgoing.append((info, len(payload)))
+                self._outgoing_bytes += len(payload)
+
+    def outgoing(self) -> int:
+        """How many messages to devices wait for the broker's acknowledgement."""
+        with self._outgoing_lock:
+            self._settle()
+            return len(self._outgoing)
+
+    def _settle(self) -> None:
+        """Forgets what the broker acknowledged; it does so nearly in order, so looking at the oldest is enough."""
+        while self._outgoing and _is_over(self._outgoing[0][0]):
+            self._outgoing_bytes -= self._outgoing.popleft()[1]
 
     def _supervise(self) -> None:
         failures = 0
@@ -101,13 +137,20 @@ class BrokerConnection:
 
     def _one_connection(self) -> str:
         """Connects and serves, in this thread, until the connection is over; why it is, in words."""
-        self._refusal = "did not answer"
-        self._client = client = self._make_client()
+        self._refusal = UNANSWERED
         options: dict[str, Any] = {}
         if self.version == "5":
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
             properties.SessionExpiryInterval = SESSION_EXPIRY_S
+            properties.ReceiveMaximum = RECEIVE_MAXIMUM
             options = {"clean_start": False, "properties": properties}
+        self._client = client = self._make_client()
+        try:
+            tls = broker_context(self._config)
+        except UserError as error:
+            return f"cannot be asked: {error}"
+        if tls is not None:
+            client.tls_set_context(tls)
         unanswered = threading.Timer(ANSWER_WITHIN_S, self._give_up, (client,))
         reached = False
         try:
@@ -116,7 +159,7 @@ class BrokerConnection:
             unanswered.start()
             client.loop_forever()
         except OSError as error:
-            self._refusal = f"cannot be reached: {error.strerror or error}"
+            self._refusal = f"cannot be reached: {reason_of(error)}"
         except Exception as error:  # noqa: BLE001 - whatever paho makes of a broker's bytes ends this connection only
             self._refusal = f"sent what paho cannot read: {error!r}"
         finally:
@@ -124,8 +167,14 @@ class BrokerConnection:
             accepted = self.connected.is_set()
             self.connected.clear()
             client.disconnect()
+        if tls is not None and tls.alert and not accepted:
+            # Whatever the MQTT version, it does not let us in.
+            return f"refuses our certificate {self._config.certificate}: {tls.alert}"
         if reached and not accepted:
             self._versions.reverse()
+            if tls is not None and self._refusal == UNANSWERED:
+                # Its word about a certificate may be lost with the connection that it closes.
+                return f"{UNANSWERED}: does it take our certificate {self._config.certificate}?"
         return self._refusal
 
     def _give_up(self, client: paho.Client) -> None:
@@ -143,6 +192,10 @@ class BrokerConnection:
             manual_ack=True,
             reconnect_on_failure=False,
         )
+        with self._outgoing_lock:
+            # What waited on the connection before is not sent on this one: devices ask again.
+            self._outgoing.clear()
+            self._outgoing_bytes = 0
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
@@ -179,6 +232,14 @@ class BrokerConnection:
         mid, qos = message.mid, message.qos
         payload = bytes(message.payload[:MAX_PAYLOAD])
         self._handle(Message(device, kind, payload, lambda: _acknowledge(client, mid, qos)))
+
+
+def _is_over(info: paho.MQTTMessageInfo) -> bool:
+    """Whether the broker has acknowledged this message, or it never went out."""
+    try:
+        return info.is_published()
+    except (ValueError, RuntimeError):  # paho's words for a message that was not sent
+        return True
 
 
 def _acknowledge(client: paho.Client, mid: int, qos: int) -> None:

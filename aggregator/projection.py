@@ -2,22 +2,25 @@
 
 Its cursor lies in the store and moves in the same transaction as what it counts, so it may be killed anywhere. It reads
 the published tree and, read-only, the payloads; a store that is away delays only the view.
+
+After a restore batches may lack their payloads until their devices send them again. The cursor passes them by, so that
+what is here is shown; the log's database numbers the payloads that come back, and each batch among them that the cursor
+has passed and the store lacks is projected then. Nothing of that needs a place in the store: looked at again from the
+first number at every start, it finds what is there already.
 """
 
-import os
-import signal
 import sqlite3
 import sys
-import threading
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aggregator.registry import Registry
+from aggregator.side_process import parent_gone
 from aggregator.timeseries.base import ReadingStore, StoredBatch, StoredReading
 from aggregator.timeseries.embedded import EmbeddedStore
 from ledger.batch import LEAVES_PER_BATCH, Header
-from ledger.checkpoint import parse_checkpoint
+from ledger.checkpoint import Checkpoint, parse_checkpoint
 from ledger.entry import BatchEntry, parse_entry
 from ledger.errors import LedgerError
 from ledger.fsck import CHECKPOINT_PATH
@@ -26,8 +29,8 @@ from ledger.leaves import Leaf, check_leaves
 from ledger.note import parse_note
 from ledger.tiles import TileReader
 from ledger.writer.keybook import read_states
-from ledger.writer.local import LocalReader
 from ledger.writer.payload import parse_payload
+from ledger.writer.reader import LocalReader
 from ledger.writer.storage import StorageError
 from vitalseal.errors import UserError
 
@@ -59,6 +62,7 @@ class Projection:
         self._keys = KeyStates("")
         self._tree: _Tree | None = None
         self._devices: dict[bytes, str] = {}
+        self._returned = 0  # the number up to which payloads that came back were looked at
 
     def close(self) -> None:
         """Releases the log."""
@@ -70,6 +74,10 @@ class Projection:
         if note is None:
             return 0
         checkpoint = parse_checkpoint(parse_note(note, "checkpoint").text)
+        return self._project_late(checkpoint.origin) + self._project_new(checkpoint)
+
+    def _project_new(self, checkpoint: Checkpoint) -> int:
+        """Projects what lies behind the cursor."""
         start = self._store.cursor()
         if start >= checkpoint.size:
             return 0
@@ -82,13 +90,31 @@ class Projection:
             self._store.write(portion.batches, portion.readings, high)
         return checkpoint.size - start
 
+    def _project_late(self, origin: str) -> int:
+        """Projects the batches that the cursor had passed before their payloads came back."""
+        done, cursor = 0, self._store.cursor()
+        while numbered := self._log.returned(self._returned, PORTION):
+            # Where the cursor has not been yet, it finds the payload when it comes by.
+            late = sorted(index for _, index in numbered if index < cursor and self._store.batch(index) is None)
+            if late:
+                self._load_keys(origin)
+                self._tree = None  # the one at hand may cover these as well, and not be the first that does
+            portion = _Portion()
+            for index in late:
+                self._project(index, self._covering(index), portion)
+            self._store.write(portion.batches, portion.readings, cursor)
+            self._tree = None
+            self._returned = numbered[-1][0]
+            done += len(late)
+        return done
+
     def _covering(self, index: int) -> _Tree:
         """The tree of the first checkpoint that covers entry `index`: its proof shows the earliest time."""
         if self._tree is None or index >= self._tree.reader.size:
             first = self._log.first_covering(index)
             if first is None:
                 raise StorageError(f"entry {index} is published, and no checkpoint in the database covers it")
-            self._tree = _Tree(TileReader(self._log.read, first.size, first.root), first.note)
+            self._tree = _Tree(self._log.tree(first), first.note)
         return self._tree
 
     def _project(self, index: int, tree: _Tree, portion: _Portion) -> None:
@@ -131,21 +157,12 @@ class Projection:
 def main() -> int:
     """Projects until standard input closes, which it does when the aggregator that started this ends, however."""
     data = Path(sys.argv[1])
-    # Ctrl-C on a terminal reaches us too; when to end is our parent's word alone.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent_gone = threading.Event()
-
-    def watch() -> None:
-        while os.read(0, 1024):
-            pass
-        parent_gone.set()
-
-    threading.Thread(target=watch, daemon=True).start()
+    stopping = parent_gone()
     try:
         with EmbeddedStore(data) as store, closing(Projection(data, store)) as projection:
-            while not parent_gone.is_set():
+            while not stopping.is_set():
                 if not projection.catch_up():
-                    parent_gone.wait(POLL_S)
+                    stopping.wait(POLL_S)
             projection.catch_up()
     except (UserError, StorageError, LedgerError, sqlite3.Error) as error:
         print(f"vitalseal: projection: {error}", file=sys.stderr)  # noqa: T201 - a program of its own

@@ -3,6 +3,7 @@
     devices       key id -> device name, filled from enrolments signed by a registrar
     assignments   source -> patient over an interval; never changed, only superseded, and each change is committed to
                   the log as a salted hash, so that a rewritten history can be told from the true one
+    activity, notices, faults     what the log and admission tell of each device, see `notices`
 
 `registry.db` is written by the running aggregator and by `vitalseal aggregator assign`; SQLite orders the two.
 """
@@ -33,6 +34,18 @@ CREATE TABLE IF NOT EXISTS assignments (
     recorded_at_ns INTEGER NOT NULL, corrects INTEGER REFERENCES assignments, reason TEXT,
     salt BLOB NOT NULL, statement BLOB NOT NULL, log_index INTEGER
 ) STRICT;
+CREATE TABLE IF NOT EXISTS activity (
+    key_id BLOB PRIMARY KEY, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, log_index INTEGER NOT NULL,
+    batches INTEGER NOT NULL, readings INTEGER NOT NULL, heard_ns INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notices (
+    log_index INTEGER PRIMARY KEY, key_id BLOB NOT NULL, kind INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL, reason INTEGER, lost INTEGER, from_ns INTEGER, to_ns INTEGER
+) STRICT;
+CREATE TABLE IF NOT EXISTS faults (
+    device TEXT, what TEXT, count INTEGER NOT NULL, last_ns INTEGER NOT NULL, PRIMARY KEY (device, what)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS walked (at INTEGER NOT NULL) STRICT;
 """
 
 
@@ -152,6 +165,19 @@ class Registry:
             " (SELECT corrects FROM assignments WHERE corrects IS NOT NULL)"
         )
         return (Assignment(*row) for row in self._db.execute(query, (source,)).fetchall())
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The database to look things up for `notices`, in nobody's way."""
+        with self._told():
+            yield self._db
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The database for one transaction of `notices`, which is durable when this is left without an error."""
+        with self._told(), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield self._db
 
     @contextmanager
     def _told(self) -> Iterator[None]:

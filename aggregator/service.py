@@ -1,8 +1,8 @@
 """The aggregator at work: three threads around one log writer.
 
-    network    paho's: puts messages into a bounded queue and waits while it is full
-    ingest     takes a group, admits each, commits the group durably, answers `stored`, acknowledges
-    publisher  every interval: takes in key events and assignments, publishes what is committed, sends receipts
+    network    paho's: puts messages into the intake, and waits while that is full
+    ingest     takes a group, one message of each device in turn, and lets `Ingest` commit, answer, acknowledge it
+    publisher  every interval: takes in key events, and lets `Publisher` publish what is committed and send receipts
 
 Without a quorum of witnesses nothing is published and no receipt goes out; batches go on being committed and answered
 with `stored`.
@@ -12,36 +12,38 @@ acknowledged, and the devices hold both until their receipts.
 """
 
 import logging
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from aggregator.admission import Admission, Admitted, Rejected, Repeated
 from aggregator.config import AggregatorConfig
 from aggregator.enrolment import Keys
+from aggregator.faults import Faults
+from aggregator.ingest import Ingest
+from aggregator.intake import SHARE_MESSAGES, Intake, Verdict
 from aggregator.meter import Meter
 from aggregator.mqtt import BrokerConnection, Message
-from aggregator.outgoing import RECENT, Outgoing, Owed
-from aggregator.registry import Registry, commit_assignments
+from aggregator.outgoing import Outgoing
+from aggregator.publisher import Publisher
+from aggregator.registry import Registry
+from aggregator.seldom import Seldom
 from aggregator.status import write_status
-from ledger.entry import EQUIVOCATION, Equivocation, parse_entry
-from ledger.errors import LedgerError
-from ledger.note import parse_note
-from ledger.receipt import Reason, Receipt, Reject, Stored, parse_status
-from ledger.tiles import TileReader
+from ledger.batch import Header
+from ledger.envelope import split_head
+from ledger.errors import MalformedError
+from ledger.receipt import Reason, Reject
 from ledger.writer.create import POLICY, load_policy
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
-from ledger.writer.storage import Submission
 from ledger.writer.witnesses import Witnesses
+from vitalseal.systemd import Heart
 
 logger = logging.getLogger(__name__)
 
-QUEUE_LIMIT = 1024  # messages between network and ingest; `mqtt` cuts each at 256 KB, so at most 256 MB
-GROUP_LIMIT = 256  # batches in one commit: an fsync for each would be the bottleneck
 MANY_WAITING = 64  # entries that are not published yet, from which on the busy interval counts
 TAKE_TIMEOUT_S = 0.2  # how soon an idle thread sees that it is to stop
+TELL_OVER_EVERY_S, TOLD_DEVICES = 1.0, 10_000  # how often each device is told that its share is full
+BEAT_EVERY_S = 5.0  # how often the publisher says, for a watchdog, that it waits on purpose
 
 
 class Service:
@@ -60,27 +62,34 @@ class Service:
         self._writer = writer
         self._registry = registry
         self._witnesses = witnesses
-        self._quorum_is_there = True
-        self._mended = False  # the public tree, since it was last found whole
-        self._policy = load_policy(config.receipt_policy or config.data / POLICY)
         self._keys = Keys(config.data, writer, storage, registry)
-        self._admission = Admission(writer.origin, storage, self._keys.find, self._keys.record)
         # From admission to commit no key may end: held by whoever appends batches or key events.
         self._order = threading.Lock()
-        # Keys whose clone is on the log: one piece of evidence convicts a key, and a clone must not fill the log.
-        self._convicted = {entry.header.key_id for entry in _evidence(storage)}
-        self._queue: queue.Queue[Message] = queue.Queue(QUEUE_LIMIT)
-        self._lock = threading.Lock()  # guards the three below
-        self._outgoing = Outgoing()
-        self._meter = Meter()
-        self._heard: set[str] = set()  # devices whose status has come since the start
+        self._intake = Intake(lambda device: bool(self._keys.of(device)))
+        self._seldom = Seldom(TELL_OVER_EVERY_S, TOLD_DEVICES)
+        self._broker = BrokerConnection(config.broker, self._receive)
+        outgoing, meter, faults = Outgoing(), Meter(), Faults()
+        self._ingest = Ingest(storage, writer, self._keys, outgoing, meter, faults, self._broker)
+        self._publisher = Publisher(
+            storage,
+            writer,
+            self._keys,
+            registry,
+            policy=load_policy(config.receipt_policy or config.data / POLICY),
+            outgoing=outgoing,
+            meter=meter,
+            faults=faults,
+            broker=self._broker,
+            witnesses=witnesses,
+            silent_after_s=config.silent_after_s,
+        )
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
-        self._broker = BrokerConnection(config.broker, self._receive)
+        self._heart = Heart("ingest", "publisher")
 
     def run(self) -> None:
         """Serves until `stop`; raises what ended a thread (StorageError if the disk or the database refused)."""
-        threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._ingest, self._publish)]
+        threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._take_in, self._publish)]
         with self._broker:
             for thread in threads:
                 thread.start()
@@ -88,7 +97,7 @@ class Service:
                 thread.join()
             if self._failure:
                 raise self._failure
-            # The queue is empty by now, so this covers everything that was taken, and what is good of every key.
+            # The intake is empty by now, so this covers everything that was taken, and what is good of every key.
             self._keys.renew(now=True)
             while self._publish_once():
                 pass
@@ -96,6 +105,13 @@ class Service:
     def stop(self) -> None:
         """Lets `run` finish what was taken from the broker, publish it, and return."""
         self._stopping.set()
+
+    def reconfigure(self, config: AggregatorConfig) -> None:
+        """What `LIVE` names is as `config` says from the next turn on; raises StorageError, then nothing changed."""
+        self._publisher.policy = load_policy(config.receipt_policy or config.data / POLICY)
+        self._config = config
+        if self._witnesses:
+            self._witnesses.timeout_s = config.witness_timeout_s
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -106,130 +122,39 @@ class Service:
             self._stopping.set()
 
     def _receive(self, message: Message) -> None:
-        """Network thread: waits while the queue is full. What is not taken any more stays with the broker."""
+        """Network thread: waits while the intake is full. What is not taken any more stays with the broker."""
         while not self._stopping.is_set():
-            try:
-                self._queue.put(message, timeout=TAKE_TIMEOUT_S)
-            except queue.Full:
-                continue
+            match self._intake.put(message, TAKE_TIMEOUT_S):
+                case Verdict.TAKEN:
+                    return
+                case Verdict.OVER_QUOTA:
+                    self._refuse(message)
+                    return
+
+    def _refuse(self, message: Message) -> None:
+        """The message is forgotten; its device, if it is one of ours, is told so now and then."""
+        message.acknowledge()
+        if message.kind != "batch" or not self._keys.of(message.device) or not self._seldom.may(message.device):
             return
-
-    def _ingest(self) -> None:
-        # After a failure nothing more is taken on: what is queued is not acknowledged, so it comes again.
-        while not (self._stopping.is_set() and (self._failure or self._queue.empty())):
-            if group := self._take_group():
-                self._process(group)
-
-    def _take_group(self) -> list[Message]:
-        """What is queued, at most `GROUP_LIMIT`; waits a moment for the first."""
-        group: list[Message] = []
         try:
-            group.append(self._queue.get(timeout=TAKE_TIMEOUT_S))
-            while len(group) < GROUP_LIMIT:
-                group.append(self._queue.get_nowait())
-        except queue.Empty:
-            pass
-        return group
+            header: Header | None = Header.decode(split_head(message.payload)[0])
+        except MalformedError:
+            header = None
+        epoch, seq = (header.epoch, header.seq) if header else (None, None)
+        detail = f"{SHARE_MESSAGES} messages of this device, or as many bytes, wait already; send it again, slower"
+        self._broker.send(message.device, Reject(epoch, seq, Reason.OVER_QUOTA, detail).encode())
 
-    def _process(self, group: list[Message]) -> None:
-        """Admits `group`, commits what is new in one transaction, then answers and acknowledges all of it."""
-        admitted: list[tuple[str, Admitted]] = []
-        answers: list[tuple[str, Stored | Reject]] = []
-        evidence: list[Submission] = []
-        with self._order:
-            for message in group:
-                if message.kind == "batch":
-                    decision = self._admission.admit(message.device, message.payload)
-                    if isinstance(decision, Admitted):
-                        admitted.append((message.device, decision))
-                        continue
-                    if isinstance(decision, Rejected):
-                        evidence += self._convict(message.device, decision)
-                    if answer := self._answer(message.device, decision):
-                        answers.append((message.device, answer))
-                else:
-                    self._hear(message)
-            if submissions := [item.submission for _, item in admitted] + evidence:
-                first = self._writer.append(submissions)
-                self._admission.committed()
-                answers += self._stored(first, admitted)
-        for device, answer in answers:
-            self._broker.send(device, answer.encode())
-        for message in group:
-            message.acknowledge()
-
-    def _convict(self, device: str, decision: Rejected) -> list[Submission]:
-        """The evidence for the log, the first time that a key signed two headers for one place."""
-        if decision.evidence is None or (key := decision.evidence.header.key_id) in self._convicted:
-            return []
-        self._convicted.add(key)
-        logger.critical(
-            "%s signed two headers for epoch %d seq %d: its key was cloned, or its outbox restored from an old copy;"
-            " the evidence goes on the log",
-            device,
-            decision.epoch,
-            decision.seq,
-        )
-        return [Submission(decision.evidence.encode())]
-
-    def _answer(self, device: str, decision: Repeated | Rejected) -> Stored | Reject | None:
-        """What the device is told at once; nothing where another message of the same group will tell it."""
-        if isinstance(decision, Rejected):
-            known = device if self._keys.of(device) else "an unknown device"
-            if self._meter.may_tell(known, decision.reason, time.monotonic()):
-                logger.warning("batch of %s rejected: %s: %s", known, decision.reason.name.lower(), decision.detail)
-                if decision.reason is Reason.WRONG_ANCHOR:
-                    logger.critical(
-                        "%s has verified a checkpoint that this log does not know: if that is so for others too, this "
-                        "log was restored from an old copy and is forking; stop it",
-                        known,
-                    )
-            return Reject(decision.epoch, decision.seq, decision.reason, decision.detail)
-        if decision.index is None:
-            return None
-        with self._lock:
-            self._outgoing.owe(device, Owed(decision.epoch, decision.seq, decision.index))
-        return Stored(decision.epoch, decision.seq, decision.index)
-
-    def _stored(self, first: int, admitted: list[tuple[str, Admitted]]) -> list[tuple[str, Stored | Reject]]:
-        answers: list[tuple[str, Stored | Reject]] = []
-        with self._lock:
-            for index, (device, item) in enumerate(admitted, first):
-                header = item.header
-                answers.append((device, Stored(header.epoch, header.seq, index)))
-                self._outgoing.owe(device, Owed(header.epoch, header.seq, index))
-                self._meter.committed(index, header.count, item.sealed_at_ns)
-        return answers
-
-    def _hear(self, message: Message) -> None:
-        """Takes in a device's own status: whether it is there, and from which checkpoint on it wants consistency."""
-        if not message.payload:
-            return  # an empty retained message clears the topic
-        if not self._keys.of(message.device):
-            return  # anyone may publish under a name; only devices with an enrolled key take up memory here
-        try:
-            status = parse_status(message.payload)
-        except LedgerError as error:
-            if self._meter.may_tell(message.device, Reason.MALFORMED, time.monotonic()):
-                logger.warning("status of %s is not one: %s", message.device, error)
-            return
-        with self._lock:
-            self._meter.heard(message.device, online=status.online)
-            if status.online:
-                if message.device not in self._heard:
-                    self._owe_since(message.device, status.size)
-                self._outgoing.heard(message.device, status.size)
-
-    def _owe_since(self, device: str, size: int) -> None:
-        """After a start: no checkpoint that `device` has verified covers its batches from `size` on: all are owed."""
-        self._heard.add(device)
-        for key_id in self._keys.of(device):
-            for index, epoch, seq in self._storage.batches_since(key_id, size, RECENT):
-                self._outgoing.owe(device, Owed(epoch, seq, index))
+    def _take_in(self) -> None:
+        # After a failure nothing more is taken on: what waits is not acknowledged, so it comes again.
+        while not (self._stopping.is_set() and (self._failure or not self._intake)):
+            group = self._intake.take(TAKE_TIMEOUT_S)
+            with self._order:
+                self._ingest.take(group)
+            self._heart.beat("ingest")
 
     def _publish(self) -> None:
         last_s = 0.0
-        while not self._stopping.wait(self._config.interval_s):
+        while not self._pause(self._config.interval_s):
             with self._order:
                 self._keys.scan()
                 self._keys.renew()
@@ -242,75 +167,23 @@ class Service:
             else:
                 self._tell()
 
+    def _pause(self, seconds: float) -> bool:
+        """The publisher has waited for so long, or until `stop`; whether that was called."""
+        until_s = time.monotonic() + seconds
+        while not self._stopping.wait(max(0.0, min(until_s - time.monotonic(), BEAT_EVERY_S))):
+            self._heart.beat("publisher")
+            if time.monotonic() >= until_s:
+                return False
+        return True
+
     def _publish_once(self) -> bool:
-        """What is committed is published, if a quorum can be had, and receipts are sent; whether anything was new."""
-        commit_assignments(self._registry, self._writer)
-        published = self._writer.publish()
-        self._tell_of_quorum()
-        if published:
-            with self._lock:
-                self._meter.published(self._writer.checkpoint.size, time.time_ns())
+        """What is committed is published, if a quorum can be had, and told of; whether anything was new."""
+        published = self._publisher.publish()
         self._tell()
         return published
 
-    def _tell_of_quorum(self) -> None:
-        """Losing the quorum and having it again are one line each in the log."""
-        waiting = self._writer.waiting
-        if (waiting is None) == self._quorum_is_there:
-            return
-        self._quorum_is_there = waiting is None
-        if waiting is None:
-            logger.info("a quorum of witnesses answers again, and everything is published")
-        else:
-            logger.error(
-                "NO QUORUM of witnesses: the checkpoint of size %d waits, nothing is published, receipts are withheld,"
-                " and batches go on being stored",
-                waiting,
-            )
-
-    def _due(self, tree: TileReader, note: bytes) -> list[tuple[str, Receipt]]:
-        """The receipts that can go out; a public tree that does not prove them is made again from the database."""
-        try:
-            receipts = self._outgoing.due(tree, note)
-        except LedgerError as error:
-            if self._mended:
-                raise
-            logger.critical("the public tree is damaged: %s; it is made again from the database", error)
-            self._mended = True
-            self._writer.mend()
-            return []
-        self._mended = False
-        return receipts
-
-    def _trimmed(self, note: bytes) -> bytes:
-        """The checkpoint with the lines that devices ask for: a post-quantum one is fifty times a classical one."""
-        return self._policy.trim(parse_note(note, "checkpoint")).encode() if note else note
-
     def _tell(self) -> None:
-        """Devices get the receipts that the published tree has for them, and `status.json` says how things are."""
-        tree, note = self._writer.reader(), self._trimmed(self._writer.note)
-        with self._lock:
-            receipts = self._due(tree, note)
-            status = self._meter.status(
-                origin=self._writer.origin,
-                connected=self._broker.connected.is_set(),
-                log_size=self._writer.size,
-                checkpoint=self._writer.checkpoint,
-                waiting_for_quorum=self._writer.waiting,
-                witnesses=self._witnesses.states() if self._witnesses else [],
-                enrolled=len(self._keys),
-                queue=self._queue.qsize(),
-                without_receipt=self._outgoing.waiting(),
-                decisions=dict(self._admission.counts),
-                now_ns=time.time_ns(),
-            )
-        for device, receipt in receipts:
-            self._broker.send(device, receipt.encode())
-        write_status(self._config.data, status)
-
-
-def _evidence(storage: LocalStorage) -> Iterator[Equivocation]:
-    """The equivocations that the log shows already."""
-    for _, data in storage.of_type(EQUIVOCATION):
-        if isinstance(entry := parse_entry(data), Equivocation):
-            yield entry
+        """Devices, the registry and `status.json` know how things are."""
+        self._publisher.tell()
+        self._publisher.note()
+        write_status(self._config.data, self._publisher.status(self._intake, self._ingest))

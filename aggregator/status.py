@@ -12,6 +12,8 @@ from typing import Any
 from vitalseal.errors import UserError
 
 FILE = "status.json"
+# Decisions, among those that are counted, that refuse nothing.
+ANSWERED = frozenset({"admitted", "repeated", "returned", "parked"})
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,9 @@ class Status:
     """One look at the aggregator. Times are Unix seconds, counts are since its start unless they say otherwise.
 
     `waiting_for_quorum` is the size of a checkpoint that is signed and lacks cosignatures, None if none does.
+    `queue` are messages that wait to be admitted, `parked` batches whose predecessor has not come, `outgoing` messages
+    that the broker has not acknowledged; `limits` says by name how much of each there may be. `gaps`, `second_headers`,
+    `new_epochs` and `clock_faults` are ever since the log began; `overdue` devices are silent for too long now.
     `latency_p50_s` and `latency_p95_s`: from sealing at the gateway to a published checkpoint, over the last batches.
     """
 
@@ -39,10 +44,23 @@ class Status:
     readings_per_s: float
     queue: int
     without_receipt: int
+    queue_bytes: int = 0
+    parked: int = 0
+    parked_bytes: int = 0
+    outgoing: int = 0
+    dropped_answers: int = 0
+    gaps: int = 0
+    second_headers: int = 0
+    new_epochs: int = 0
+    clock_faults: int = 0
+    overdue: int = 0
+    missing_payloads: int = 0
+    returned_payloads: int = 0
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
     decisions: dict[str, int] = field(default_factory=dict)
     witnesses: list[dict[str, Any]] = field(default_factory=list)
+    limits: dict[str, int] = field(default_factory=dict)
 
 
 def write_status(data: Path, status: Status) -> None:
@@ -74,26 +92,34 @@ def is_running(status: Status) -> bool:
     return True
 
 
-def format_metrics(status: Status, *, running: bool) -> str:
-    """`status` in Prometheus' text format, for a node exporter's textfile collector; it names no device."""
-    gauges = {
-        "running": int(running),
-        "broker_connected": int(status.connected),
-        "log_entries": status.log_size,
-        "published_entries": status.published_size,
-        "published_timestamp_seconds": status.published_at,
-        "waiting_for_quorum": int(status.waiting_for_quorum is not None),
-        "batches_without_receipt": status.without_receipt,
-        "queued_messages": status.queue,
-        "devices_online": status.devices_online,
-        "devices_enrolled": status.devices_enrolled,
+def glance(status: Status) -> dict[str, str]:
+    """What waits, and what the devices have to say for themselves, in words; each is nothing on a good day."""
+    refused = status.decisions.get("over_quota", 0) + status.decisions.get("over_quota_unknown", 0)
+    waiting = {
+        f"{status.queue} messages to be admitted": status.queue,
+        f"{status.parked} parked batches for the one before them": status.parked,
+        f"{status.outgoing} answers for the broker": status.outgoing,
+        f"{refused} messages OVER QUOTA were refused": refused,
+        f"{status.dropped_answers} answers were dropped because the broker took no more": status.dropped_answers,
     }
-    lines = [f"vitalseal_{name} {value}" for name, value in gauges.items()]
-    lines += [
-        f'vitalseal_decisions_total{{decision="{name}"}} {count}' for name, count in sorted(status.decisions.items())
-    ]
-    for witness in status.witnesses:
-        name = witness["name"].replace("\\", r"\\").replace('"', r"\"")
-        lines.append(f'vitalseal_witness_ok{{witness="{name}"}} {int(witness["ok"])}')
-        lines.append(f'vitalseal_witness_size{{witness="{name}"}} {witness["size"]}')
-    return "\n".join(lines) + "\n"
+    notices = {
+        f"{status.overdue} devices OVERDUE": status.overdue,
+        f"{status.gaps} gaps": status.gaps,
+        f"{status.new_epochs} lost outboxes": status.new_epochs,
+        f"{status.second_headers} CLONES or outboxes restored from an old copy": status.second_headers,
+        f"{status.clock_faults} batches by a wrong clock": status.clock_faults,
+    }
+    lines = {
+        "waiting": _present(waiting) or "nothing",
+        "notices": f"{text}; `vitalseal aggregator devices` names them" if (text := _present(notices)) else "none",
+    }
+    if status.missing_payloads:
+        lines["missing"] = (
+            f"{status.missing_payloads} batches have LOST their readings; devices are asked for them, and"
+            f" {status.returned_payloads} came back since the start"
+        )
+    return lines
+
+
+def _present(counts: dict[str, int]) -> str:
+    return ", ".join(text for text, count in counts.items() if count)

@@ -5,6 +5,7 @@ import pytest
 from ledger.writer.create import create_log
 
 from .devices import ORIGIN, Device
+from .hands import by_hand
 
 
 @pytest.fixture
@@ -28,3 +29,10 @@ def other(data):
     device = Device("wrist-2", 2)
     device.enrol(data)
     return device
+
+
+@pytest.fixture
+def hands(data, device, other):
+    """A service over it, its steps taken by hand."""
+    with by_hand(data) as hands:
+        yield hands

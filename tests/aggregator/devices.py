@@ -61,9 +61,17 @@ class Device:
         """Leaves a revocation of its key there, under any name."""
         drop(data, f"{name}.revoke", revoke(self.key_id, registrar(data), self.origin, until, 1))
 
-    def batch(self, count: int = 3, *, value: int = 70, notice: Notice | None = None) -> bytes:
-        """The next batch of the chain, as an envelope."""
-        first = START_NS + self.seq % 10**6 * 1000 * 10**9
+    def batch(
+        self,
+        count: int = 3,
+        *,
+        value: int = 70,
+        notice: Notice | None = None,
+        window: tuple[int, int] | None = None,
+        at_ns: int = START_NS,
+    ) -> bytes:
+        """The next batch of the chain, as an envelope; its times are from `at_ns` on."""
+        first = at_ns + self.seq % 10**6 * 1000 * 10**9
         times = [first + at * 10**9 for at in range(count)]
         readings = [Reading(self.source, 1, at, 0, None, 5, Scalar(value, 0)).encode() for at in times]
         info = BatchInfo(
@@ -75,6 +83,7 @@ class Device:
             times[0] if times else None,
             times[-1] if times else None,
             (Source(self.source, "chest strap"),) if times else (),
+            window,
         )
         batch = seal(
             self.signer,

@@ -4,7 +4,8 @@ from contextlib import closing
 
 import pytest
 
-from aggregator.admission import Admission, Admitted, Rejected, Repeated
+from aggregator.admission import Admission
+from aggregator.decisions import Admitted, Rejected, Repeated
 from aggregator.enrolment import Keys
 from aggregator.registry import Registry
 from ledger.batch import Anchor, Notice, NoticeKind
@@ -14,6 +15,7 @@ from ledger.receipt import Reason
 from ledger.writer.create import load_log_keys
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
+from ledger.writer.storage import Place
 from tests.ledger import builders as b
 
 from .devices import ORIGIN, Device
@@ -68,7 +70,7 @@ def test_same_batch_twice_in_a_group_is_one_entry(gate, device):
     """The second copy gets no index yet: the first one's commit will answer."""
     envelope = device.batch()
     assert isinstance(gate.admission.admit(device.name, envelope), Admitted)
-    assert gate.admission.admit(device.name, envelope) == Repeated(0, 0, None)
+    assert gate.admission.admit(device.name, envelope) == Repeated(Place(device.key_id, 0, 0), None)
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
@@ -81,10 +83,10 @@ def test_replayed_batch_gets_its_answer_again(data, device, *, restart):
         gate.take(device.name, second)
         size = gate.writer.size
         if not restart:
-            assert gate.take(device.name, first) == Repeated(0, 0, size - 2)
+            assert gate.take(device.name, first) == Repeated(Place(device.key_id, 0, 0), size - 2)
     with LocalStorage(data) as storage, closing(Registry(data)) as registry:
         gate = Gate(data, storage, registry)
-        assert gate.take(device.name, second) == Repeated(0, 1, size - 1)
+        assert gate.take(device.name, second) == Repeated(Place(device.key_id, 0, 1), size - 1)
         assert gate.writer.size == size
         assert isinstance(gate.take(device.name, device.batch()), Admitted)
 
@@ -132,17 +134,6 @@ def test_batch_for_another_log_is_rejected(gate, device):
     """The origin in the header stops replay into another log."""
     device.origin = "other.example/log"
     assert reason(gate.take(device.name, device.batch())) == Reason.WRONG_ORIGIN
-
-
-def test_batch_out_of_order_is_rejected_with_what_is_next(gate, device):
-    """A device learns where to go on from."""
-    first, second, third = device.batch(), device.batch(), device.batch()
-    decision = gate.take(device.name, second)
-    assert (reason(decision), decision.detail) == (Reason.OUT_OF_ORDER, "epoch 0 seq 0 is next")
-    assert isinstance(gate.take(device.name, first), Admitted)
-    assert reason(gate.take(device.name, third)) == Reason.OUT_OF_ORDER
-    assert isinstance(gate.take(device.name, second), Admitted)
-    assert isinstance(gate.take(device.name, third), Admitted)
 
 
 def test_another_header_for_a_place_is_equivocation(gate, device):

@@ -3,83 +3,33 @@
 import logging
 import sqlite3
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import pytest
 
-from aggregator.config import AggregatorConfig
 from aggregator.enrolment import FOLDER
 from aggregator.mqtt import Message
 from aggregator.registry import Registry
-from aggregator.service import Service
 from aggregator.status import read_status
 from ledger.batch import Notice, NoticeKind
-from ledger.entry import Equivocation, parse_entry
+from ledger.entry import Equivocation
 from ledger.errors import VerificationError
 from ledger.events import enrol, revoke, rotate
 from ledger.keys import ECDSA_P256, Ed25519Signer
 from ledger.policy import parse_policy, parse_trust
 from ledger.proof import read_proof
-from ledger.receipt import Reason, Receipt, Reject, Status, Stored, parse_message
+from ledger.receipt import Reason, Receipt, Status, Stored
 from ledger.status import verify_status
 from ledger.verify import verify_leaf
 from ledger.writer.create import POLICY, POLICY_PQ, TRUST, create_log
-from ledger.writer.local import LocalReader, LocalStorage
 from ledger.writer.prove import Prover
-from tests.writer.logs import checked, commitments, open_writer
+from ledger.writer.reader import LocalReader
+from tests.writer.logs import commitments
 from tests.writer.quorum import BOTH, WITNESSES, Cosigners
 from vitalseal.errors import UserError
 
 from .devices import ORIGIN, Device, drop, registrar
-
-
-class Hands:
-    """A service without a broker, its steps taken by hand; `told` is what each device was told."""
-
-    def __init__(self, data, storage, registry, quorum):
-        self.data, self.storage, self.quorum = data, storage, quorum
-        self.writer = open_writer(storage, data, lambda: 2**60, quorum)
-        self.service = Service(AggregatorConfig(data), storage, self.writer, registry, quorum)
-        self.told = []
-        self.service._broker.send = lambda device, payload: self.told.append((device, parse_message(payload)))
-
-    def take(self, device, *envelopes):
-        """What the device is told of a group of its envelopes, all of which are acknowledged."""
-        self.told.clear()
-        acknowledged = []
-        group = [Message(device.name, "batch", envelope, lambda: acknowledged.append(1)) for envelope in envelopes]
-        self.service._process(group)
-        assert len(acknowledged) == len(envelopes)
-        return [message.reason if isinstance(message, Reject) else type(message) for _, message in self.told]
-
-    def scan(self):
-        with self.service._order:
-            self.service._keys.scan()
-
-    def entries(self, kind):
-        entries = map(parse_entry, self.storage.entries(0, self.writer.size))
-        return [entry for entry in entries if isinstance(entry, kind)]
-
-    def check(self, **notices):
-        """The published log is sound, by its own registrar alone, and reports just these."""
-        while self.service._publish_once():
-            pass
-        report = checked(self.data, parse_trust((self.data / TRUST).read_bytes()))
-        assert report.log.size == self.writer.size
-        assert report.notices == Counter({name.replace("_", "-"): count for name, count in notices.items()})
-        return report.log
-
-
-@contextmanager
-def by_hand(data, quorum=None):
-    with LocalStorage(data) as storage, closing(Registry(data)) as registry:
-        yield Hands(data, storage, registry, quorum)
-
-
-@pytest.fixture
-def hands(data, device, other):
-    with by_hand(data) as hands:
-        yield hands
+from .hands import by_hand
 
 
 def test_batch_of_a_revoked_key_is_rejected_within_one_scan(hands, data, device, other):
@@ -94,7 +44,7 @@ def test_batch_of_a_revoked_key_is_rejected_within_one_scan(hands, data, device,
     assert hands.take(other, other.batch()) == [Stored]
     log = hands.check(revoked=1)
     assert log.chains[device.key_id].seq == 1
-    assert hands.service._admission.counts == {"admitted": 3, "ended_key": 3}
+    assert hands.service._ingest.admission.counts == {"admitted": 3, "ended_key": 3}
 
 
 def test_batch_that_the_log_has_is_answered_after_its_keys_revocation(hands, data, device):
@@ -316,7 +266,7 @@ def test_receipts_wait_for_the_quorum_and_status_says_so(cosigned, vitalseal_sta
         assert "0 of 1 answer; hospital: gave no answer in time" in shown
         assert "NO QUORUM, checkpoint of size 3 waits and receipts are withheld" in shown
         metrics = vitalseal_status(data, "--metrics").splitlines()
-        assert {"vitalseal_waiting_for_quorum 1", 'vitalseal_witness_ok{witness="hospital"} 0'} <= set(metrics)
+        assert {"vitalseal_waiting_for_quorum 1.0", 'vitalseal_witness_ok{witness="hospital"} 0.0'} <= set(metrics)
         quorum.silent = frozenset()
         assert hands.service._publish_once()
         assert hands.service._publish_once()
@@ -326,13 +276,13 @@ def test_receipts_wait_for_the_quorum_and_status_says_so(cosigned, vitalseal_sta
         assert "1 of 1 answer" in vitalseal_status(data)
         metrics = vitalseal_status(data, "--metrics").splitlines()
         assert {
-            "vitalseal_waiting_for_quorum 0",
-            'vitalseal_witness_ok{witness="hospital"} 1',
-            'vitalseal_witness_size{witness="hospital"} 4',
-            "vitalseal_log_entries 4",
-            "vitalseal_published_entries 4",
-            "vitalseal_devices_enrolled 1",
-            'vitalseal_decisions_total{decision="admitted"} 2',
+            "vitalseal_waiting_for_quorum 0.0",
+            'vitalseal_witness_ok{witness="hospital"} 1.0',
+            'vitalseal_witness_size{witness="hospital"} 4.0',
+            "vitalseal_log_entries 4.0",
+            "vitalseal_published_entries 4.0",
+            "vitalseal_devices_enrolled 1.0",
+            'vitalseal_decisions_total{decision="admitted"} 2.0',
         } <= set(metrics)
         assert all("wrist" not in line for line in metrics)
 
@@ -359,7 +309,7 @@ def test_damaged_public_tree_is_made_again_and_receipts_go_out(hands, data, devi
     hands.told.clear()
     (data / "log" / "tile" / "0" / "000").write_bytes(bytes(8192))
     status = Status(online=True, size=1).encode()
-    hands.service._hear(Message(device.name, "status", status, lambda: None))
+    hands.service._ingest._hear(Message(device.name, "status", status, lambda: None))
     hands.take(device, device.batch())
     while hands.service._publish_once():
         pass
@@ -371,7 +321,8 @@ def test_damaged_public_tree_is_made_again_and_receipts_go_out(hands, data, devi
 def test_damage_that_comes_back_ends_the_service(hands, data, device, monkeypatch):
     """Making the tree again is tried once: what is still wrong then is not the tree."""
     hands.take(device, device.batch())
-    monkeypatch.setattr(hands.service._outgoing, "due", lambda *_: (_ for _ in ()).throw(VerificationError("no")))
+    outgoing = hands.service._publisher._outgoing
+    monkeypatch.setattr(outgoing, "due", lambda *_: (_ for _ in ()).throw(VerificationError("no")))
     assert hands.service._publish_once()
     with pytest.raises(VerificationError, match="no"):
         hands.service._tell()

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from aggregator import projector
+from aggregator import side_process
 from aggregator.projection import Projection
 from aggregator.registry import Registry
 from aggregator.timeseries.base import prove
@@ -101,9 +101,11 @@ def test_store_refuses_half_a_write(data, device):
 
 def test_projection_process_that_dies_is_started_again(data, device, monkeypatch, caplog):
     """A killed projection costs the view some seconds; the rows it had not written come afterwards."""
-    monkeypatch.setattr(projector, "RESTART_AFTER_S", 0.05)
+    monkeypatch.setattr(side_process, "RESTART_AFTER_S", 0.05)
     fill(data, [device], 2)
-    with projector.ProjectionProcess(data) as running:
+    with side_process.SideProcess(
+        "projection", "aggregator.projection", str(data), if_it_ends="the view stands still"
+    ) as running:
         first = running._process
         first.kill()
         deadline = time.monotonic() + 20

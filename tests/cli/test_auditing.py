@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.admission import Admission, Admitted
+from aggregator.admission import Admission
+from aggregator.decisions import Admitted
 from aggregator.enrolment import Keys
 from aggregator.registry import Registry
 from ledger.note import parse_note

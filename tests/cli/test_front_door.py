@@ -28,6 +28,7 @@ SUBCOMMANDS = [
     ("aggregator", "run"),
     ("aggregator", "status"),
     ("aggregator", "assign"),
+    ("aggregator", "devices"),
     ("aggregator", "revoke"),
     ("aggregator", "log-key"),
     ("aggregator", "close"),

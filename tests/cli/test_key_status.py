@@ -15,7 +15,7 @@ from ledger.checkpoint import parse_checkpoint
 from ledger.note import parse_note
 from ledger.proof import parse_proof_file
 from ledger.writer.files import read_file
-from ledger.writer.local import PUBLIC
+from ledger.writer.reader import PUBLIC
 from tests.ledger import builders as b
 from tests.ledger.past import Past, id_of, registrar
 from tests.writer.written import TRUST, Written

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from aggregator.admission import Admission, Admitted
+from aggregator.admission import Admission
+from aggregator.decisions import Admitted
 from aggregator.enrolment import FOLDER, Keys
 from aggregator.registry import Registry
 from ledger.entry import Closing, KeyStateEntry, Opening, parse_entry
@@ -16,7 +17,8 @@ from ledger.events import Revocation
 from ledger.note import ED25519_COSIGNATURE, NoteSigner, parse_note
 from ledger.policy import parse_policy, parse_trust
 from ledger.writer.create import KEYS, POLICY, POLICY_PQ, TRUST, load_log_keys
-from ledger.writer.local import PUBLIC, LocalReader, LocalStorage
+from ledger.writer.local import LocalStorage
+from ledger.writer.reader import PUBLIC, LocalReader
 from tests.aggregator.devices import Device
 from tests.writer.logs import checked, open_writer
 

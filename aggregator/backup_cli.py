@@ -1,0 +1,101 @@
+"""`vitalseal aggregator backup | restore | succeed`."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from aggregator.backup import Progress, check_backup, make_backup
+from aggregator.config import AggregatorConfig
+from aggregator.console import Commands, add_command, told
+from aggregator.restore import Restored, restore
+from aggregator.succession import succeed
+from ledger.console import show_progress
+from vitalseal import config as configuration
+from vitalseal.errors import UserError
+
+SHOWN_KEYS = 20  # of which nobody knows the device; the whole list would fill the screen
+
+
+def register(commands: Commands) -> None:
+    """Adds the commands and their arguments."""
+    backup = add_command(commands, "backup", "copy everything that nobody else has, while the aggregator runs", _backup)
+    backup.add_argument(
+        "directory", type=Path, metavar="DIR", help="the new backup; holds the log's keys: keep it safe"
+    )
+    backup.add_argument("--verify", action="store_true", help="make none: check that the one in DIR is whole")
+    again = add_command(commands, "restore", "put an aggregator back from a backup, without forking its log", _restore)
+    again.add_argument("--from", dest="backup", type=Path, required=True, metavar="DIR", help="the backup")
+    again.add_argument("--data", type=Path, required=True, metavar="DIR", help="the new data directory")
+    again.add_argument(
+        "--log", metavar="DIR|URL", help="the public log or a mirror of it: the entries that came after the backup"
+    )
+    after = add_command(commands, "succeed", "begin a new log where a frozen one was last seen", _succeed)
+    after.add_argument("--successor", type=Path, required=True, metavar="FILE", help="the new aggregator's config")
+
+
+def _backup(args: argparse.Namespace) -> int:
+    if args.verify:
+        with told(args.directory):
+            manifest = check_backup(args.directory, _progress())
+        print(
+            f"{args.directory} is whole: {manifest.origin}, taken at {manifest.taken_at}, {manifest.entries} entries, "
+            f"checkpoint of size {manifest.checkpoint}"
+        )
+        return 0
+    config = configuration.load(args.config, AggregatorConfig)
+    with told(args.directory):
+        manifest = make_backup(args.config, config, args.directory, _progress())
+    print(
+        f"{args.directory} holds {manifest.origin} with {manifest.entries} entries; not in it is the public log "
+        f"{config.data / 'log'}, which you keep a mirror of"
+    )
+    return 0
+
+
+def _restore(args: argparse.Namespace) -> int:
+    with told(args.data):
+        done = restore(args.backup, args.data, args.config, args.log, _progress())
+    for witness in done.silent:
+        print(f"witness {witness} did not answer; what it alone has seen is not known")
+    if done.frozen is not None:
+        raise UserError(
+            f"FROZEN at size {done.newest.size}: {done.frozen}; find a mirror that has all of it, move {args.data} "
+            "away and restore again, or go on with `vitalseal aggregator succeed`"
+        )
+    print(_told(done, args))
+    return 0
+
+
+def _told(done: Restored, args: argparse.Namespace) -> str:
+    lines = [f"{done.newest.origin} is at size {done.newest.size} again, {done.replayed} entries of it from the log"]
+    if done.missing:
+        lines.append(f"{done.missing} batches have no payload; once it runs, it asks the devices for them")
+    lines += [
+        f"key {key} is enrolled and nothing says whose it is: put its .enrol file back, or enrol it again"
+        for key in done.unnamed[:SHOWN_KEYS]
+    ]
+    if len(done.unnamed) > SHOWN_KEYS:
+        lines.append(f"and {len(done.unnamed) - SHOWN_KEYS} keys more")
+    if not done.given:
+        lines.append(f"not every file in {args.data} belongs to whom it did; do this as root, or see to it with chown")
+    lines.append(f"start it with: vitalseal aggregator run --config {args.config}")
+    return "\n".join(lines)
+
+
+def _succeed(args: argparse.Namespace) -> int:
+    config = configuration.load(args.config, AggregatorConfig)
+    successor = configuration.load(args.successor, AggregatorConfig)
+    with told(config.data):
+        end, new = succeed(config, successor)
+    print(f"{end.origin} was last seen at size {end.size}, root {end.root.hex()}; {new.origin} goes on from there")
+    return 0
+
+
+def _progress() -> Progress:
+    """A percentage on a terminal for each thing that takes long."""
+    shown: dict[str, Callable[[int, int], None]] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        shown.setdefault(what, show_progress(what))(done, total)
+
+    return show

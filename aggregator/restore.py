@@ -1,0 +1,269 @@
+"""An aggregator put back from a backup, without forking its log; or its log frozen, and a successor opened.
+
+A log that goes on from an old copy signs a second history. So before anything is signed, whoever may have seen the log
+since is asked: every witness, the public log or a mirror of it, a guard that survived. The entries up to the largest
+checkpoint that any of them has are taken from the public log (`ledger.writer.replay`). If they are not to be had, the
+log must never be written again: it is *frozen*, and a new one begins where it was last seen.
+
+Everything is done in a folder beside the target and renamed at the end: killed anywhere, it is done again from the
+beginning.
+"""
+
+import dataclasses
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aggregator.backup import Manifest, Progress, check_backup, copy_back, give_back
+from aggregator.config import AggregatorConfig
+from aggregator.desk_records import DATABASE as DESK
+from aggregator.desk_records import DeskRecords
+from aggregator.enrolment import FOLDER
+from aggregator.registry import Registry
+from aggregator.relocation import format_config, move_broker, moved_config
+from ledger import merkle
+from ledger.checkpoint import Checkpoint, parse_checkpoint, verify_signed
+from ledger.entry import parse_entry
+from ledger.errors import LedgerError
+from ledger.events import Enrolment, Rotation
+from ledger.fsck import CHECKPOINT_PATH
+from ledger.note import parse_note
+from ledger.policy import Policy, verify_quorum
+from ledger.service.fetch import log_reader
+from ledger.service.http_log import FetchError
+from ledger.tiles import Fetch
+from ledger.writer.create import POLICY, POLICY_PQ, LogKeys, load_log_keys, load_policy
+from ledger.writer.files import replace_file, sync_directory, sync_file
+from ledger.writer.keybook import read_states
+from ledger.writer.local import FROZEN, GUARD, LocalStorage
+from ledger.writer.replay import Known, TooOldError, catch_up, sign_again
+from ledger.writer.storage import Recorded
+from ledger.writer.witnesses import Witnesses
+from vitalseal.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How a log was put back: the newest checkpoint that anybody knows, and how many entries the backup lacked.
+
+    `missing` batches have no payload, `unnamed` are the keys, in hex, of which nothing here says whose they are, and
+    `silent` the witnesses that did not answer. `given` is False where files could not be given to whom they belonged.
+    `frozen` says why the log must not be written, None if it may be.
+    """
+
+    newest: Checkpoint
+    replayed: int = 0
+    missing: int = 0
+    unnamed: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    given: bool = True
+    frozen: str | None = None
+
+
+def restore(backup: Path, data: Path, config_path: Path, place: str | None, progress: Progress) -> Restored:
+    """`data` is the aggregator's data directory as of now, and `config_path` its configuration; or it is frozen.
+
+    `place` is the directory or URL of the public log, or of a mirror.
+
+    Raises:
+        UserError: the target is not empty; the backup is damaged; the public log is not this one's or cannot be read;
+            the witnesses that answer are no quorum. Nothing was written then.
+        StorageError: the disk refuses.
+    """
+    data = data.absolute()
+    if data.exists() and (not data.is_dir() or any(data.iterdir())):
+        raise UserError(f"{data}: is not empty; nothing is ever restored over what is there: move it away first")
+    manifest = check_backup(backup, progress)
+    config = moved_config(backup, manifest, data)
+    text = format_config(config)
+    if config_path.exists() and config_path.read_text(encoding="utf-8") != text:
+        raise UserError(f"{config_path}: is there already, and another one; name a new file")
+    unfinished = data.with_name(f".{data.name}.restoring")
+    result = _bring_up(backup, manifest, config, unfinished, place, progress)
+    move_broker(unfinished, manifest, data)
+    given = give_back(manifest, unfinished)
+    _sync(unfinished)
+    config_path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(config_path, text.encode())
+    # Last, and at once: what is not there under its name was not restored.
+    unfinished.rename(data)
+    sync_directory(data.parent)
+    return dataclasses.replace(result, given=given)
+
+
+def frozen_at(data: Path) -> Checkpoint:
+    """The newest checkpoint that was known of the log in `data` when it was frozen; raises UserError if it is not."""
+    path = data / FROZEN
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: is not there: this log is not frozen; end it with `vitalseal aggregator close`"
+        ) from None
+    return parse_checkpoint("".join(lines[:3]))
+
+
+def _bring_up(
+    backup: Path, manifest: Manifest, config: AggregatorConfig, unfinished: Path, place: str | None, progress: Progress
+) -> Restored:
+    """`unfinished` holds the backup's data, brought up to the newest known checkpoint, or frozen."""
+    _lay_out(backup, manifest, unfinished)
+    guard = config.guard or config.data / GUARD
+    if guard.is_relative_to(config.data):
+        guard = unfinished / guard.relative_to(config.data)
+    guard.parent.mkdir(parents=True, exist_ok=True)
+    keys = load_log_keys(unfinished)
+    policies = [load_policy(path) for name in (POLICY, POLICY_PQ) if (path := unfinished / name).exists()]
+    with ExitStack() as stack:
+        known, silent = _ask_witnesses(policies, manifest.origin, config.witness_timeout_s)
+        known += _in_backup(manifest)
+        known += _in_guard(guard, manifest.origin)
+        fetch, published = None, None
+        if place is not None:
+            fetch = stack.enter_context(_reading(place))
+            checkpoint, published = _published(fetch, place, manifest.origin, keys, policies)
+            known.append(Known(place, checkpoint))
+        newest = max((item.checkpoint for item in known), key=lambda checkpoint: checkpoint.size)
+        try:
+            _check_asked(known)
+            with LocalStorage(unfinished, guard) as storage:
+                replayed = catch_up(
+                    storage,
+                    known,
+                    published,
+                    fetch,
+                    sign_again(keys.signers, time.time_ns()),
+                    lambda done, size: progress("entries", done, size),
+                )
+                missing = storage.missing_payload_count()
+        except TooOldError as error:
+            _lay_out(backup, manifest, unfinished)
+            replace_file(unfinished / FROZEN, f"{newest.text()}\n{error}\n".encode())
+            return Restored(newest, silent=silent, frozen=str(error))
+    _set_guard(guard, newest)
+    _void_tokens(unfinished)
+    return Restored(newest, replayed, missing, _unnamed(unfinished, manifest.origin), silent)
+
+
+def _lay_out(backup: Path, manifest: Manifest, unfinished: Path) -> None:
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    copy_back(backup, manifest, unfinished)
+
+
+def _ask_witnesses(policies: list[Policy], origin: str, timeout_s: float) -> tuple[list[Known], tuple[str, ...]]:
+    """What the witnesses cosigned last, and the names of those who did not answer; raises UserError without a quorum.
+
+    What was published has a quorum of cosignatures, and two quorums have a witness in common: one of these knows.
+    """
+    if all(policy.quorum is None and not policy.witnesses for policy in policies):
+        return [], ()
+    with closing(Witnesses(policies, timeout_s=timeout_s)) as witnesses:
+        said, quorum = witnesses.latest(origin)
+        silent = tuple(f"{state.name} ({state.error})" for state in witnesses.states() if not state.ok)
+    if not quorum:
+        raise UserError(
+            f"no quorum of witnesses answers: {'; '.join(silent)}; without them nobody can say what was signed since "
+            "the backup: try again when they are back"
+        )
+    nothing = Checkpoint(origin, 0, merkle.EMPTY_ROOT)
+    return [Known(f"witness {who}", checkpoint or nothing) for who, checkpoint in said.items()], silent
+
+
+def _in_backup(manifest: Manifest) -> list[Known]:
+    return [Known("the backup", Checkpoint(manifest.origin, manifest.checkpoint, bytes.fromhex(manifest.root)))]
+
+
+def _check_asked(known: list[Known]) -> None:
+    if len(known) == 1:
+        raise TooOldError("there is no witness, no guard and no public log to say what was signed since the backup")
+
+
+def _in_guard(guard: Path, origin: str) -> list[Known]:
+    """What a guard on another volume holds, if it survived; one in the data directory is in no backup."""
+    if not guard.exists():
+        return []
+    try:
+        checkpoint = parse_checkpoint(guard.read_text(encoding="utf-8"))
+    except (LedgerError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{guard}: does not hold a checkpoint: {error}") from None
+    if checkpoint.origin != origin:
+        raise UserError(f"{guard}: is the guard of the log {checkpoint.origin!a}, not of {origin}")
+    return [Known(f"the guard {guard}", checkpoint)]
+
+
+@contextmanager
+def _reading(place: str) -> Iterator[Fetch]:
+    """The public log at `place`; what is wrong with it is one line."""
+    try:
+        with log_reader(place) as (fetch, _):
+            yield fetch
+    except FetchError as error:
+        raise UserError(str(error)) from None
+
+
+def _published(
+    fetch: Fetch, place: str, origin: str, keys: LogKeys, policies: list[Policy]
+) -> tuple[Checkpoint, Recorded | None]:
+    """The checkpoint of the public log, which this log signed; and as a record, if it satisfies its policies."""
+    data = fetch(CHECKPOINT_PATH)
+    if data is None:
+        raise UserError(f"{place}: there is no checkpoint; is it the directory or URL of a log?")
+    try:
+        note = parse_note(data, "checkpoint")
+        checkpoint = parse_checkpoint(note.text)
+        verify_signed(checkpoint, note, (*(signer.verifier for signer in keys.signers), *keys.retired))
+        if checkpoint.origin != origin:
+            raise UserError(f"{place}: is the log {checkpoint.origin!a}, not {origin}")
+    except LedgerError as error:
+        raise UserError(
+            f"{place}: its checkpoint is not to be used: {error}; if the log's keys were changed since the backup, "
+            "put the new ones into the backup's keys"
+        ) from None
+    try:
+        for policy in policies:
+            verify_quorum(note, policy)
+    except LedgerError:
+        return checkpoint, None  # signed all the same, so it counts; the witnesses are asked for it again
+    return checkpoint, Recorded(checkpoint.size, checkpoint.root, data, time.time_ns(), published=True)
+
+
+def _set_guard(guard: Path, newest: Checkpoint) -> None:
+    """There is a guard, and it is not behind `newest`: the writer asks for one, and believes it."""
+    if not guard.exists():
+        replace_file(guard, newest.text().encode())
+
+
+def _void_tokens(data: Path) -> None:
+    """One that was used up after the backup would be good again, so none is."""
+    if (data / DESK).exists():
+        with closing(DeskRecords(data)) as records:
+            records.void_tokens()
+
+
+def _unnamed(data: Path, origin: str) -> tuple[str, ...]:
+    """The keys that are good and of which neither the registry nor the enrolments tell the device's name."""
+    with closing(Registry(data)) as registry:
+        named = set(registry.keys())
+    for path in sorted((data / FOLDER).iterdir() if (data / FOLDER).is_dir() else ()):
+        try:
+            event = parse_entry(path.read_bytes())
+        except LedgerError:
+            continue  # no good; the aggregator says so when it finds it there
+        if isinstance(event, (Enrolment, Rotation)):
+            named.add(event.key_id)
+    with LocalStorage(data) as log:
+        states = read_states(log, origin)
+    return tuple(record.key_id.hex() for record in states if record.until is None and record.key_id not in named)
+
+
+def _sync(folder: Path) -> None:
+    """Everything below `folder` is durable."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            sync_file(Path(parent) / name)
+        sync_directory(Path(parent))
