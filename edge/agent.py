@@ -5,6 +5,8 @@
     uplink     keeps a connection, and serves the courier on it
     answers    handles what comes back (`courier`)
     keep       counts running time, deletes what is old and receipted
+    watch      looks at the clock and the connection: releases what was held, notes what status tells
+    companions whatever whoever made the agent wants to run beside it
 
 The state machines (`batcher`, `window`) belong to the event loop, the outbox to one thread. Collecting and accepting go
 on whatever the broker, the aggregator or the clock do. Stopping goes the way of the data: sources first, then what
@@ -16,23 +18,31 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from edge import files
-from edge.batcher import Batcher, Limits
+from edge.batcher import LARGEST, Batcher, Limits, Step
+from edge.chain import Sealed
+from edge.clock import ClockReader, SystemClock
 from edge.collect import Collector
 from edge.config import EdgeConfig
 from edge.courier import Courier, wait
+from edge.database import DiskFullError, Owner
+from edge.intake import Delivery
 from edge.mqtt import Uplink
 from edge.outbox import Outbox
+from edge.overflow import Relief
 from edge.receipts import ReceiptBook
 from edge.seal import Sealer
 from edge.source import Source
+from edge.status import Report, make_report
+from edge.store import Standing
 from edge.thread import OutboxThread
 from edge.window import Pace, Window
+from ledger.events import ChainPlace
 from ledger.info import MAX_DESCRIPTION, MAX_SOURCES
-from ledger.keys import Signer
+from ledger.keys import Signer, key_id
 from ledger.policy import Policy
 from ledger.reading import MAX_SOURCE
 from vitalseal.errors import UserError
@@ -41,6 +51,8 @@ from vitalseal.errors import UserError
 DRAIN_S = 5.0
 # Running time is counted, and old batches are looked for, this often.
 KEEP_EVERY_S = 60.0
+# The clock and the connection are looked at this often.
+WATCH_EVERY_S = 1.0
 # Header, secret, signature and the rest, with every source that a batch may describe, beside its readings.
 ENVELOPE_OVERHEAD = 1024 + MAX_SOURCES * (MAX_SOURCE + MAX_DESCRIPTION + 8)
 _DAY_S = 86400.0
@@ -51,7 +63,8 @@ _log = logging.getLogger(__name__)
 class Agent:
     """One device. Make it inside a running loop, `await run()` once; `stop()` ends it in good order.
 
-    `rng` and `pace` are for tests: jitter, and how long to wait for answers.
+    `companions` run beside the rest while the agent works, and are cancelled when it stops; one that raises UserError
+    ends it. `rng`, `pace` and `clock` are for tests: jitter, how long to wait for answers, and what time it is.
     """
 
     def __init__(
@@ -61,40 +74,106 @@ class Agent:
         signer: Signer,
         policy: Policy,
         sources: Sequence[Source],
+        companions: Sequence[Callable[["Agent"], Coroutine[Any, Any, None]]] = (),
         rng: random.Random | None = None,
         pace: Pace | None = None,
+        clock: ClockReader | None = None,
     ) -> None:
         self._config = config
         self._policy = policy
         self._sources = sources
+        self._companions = companions
         self._rng = rng or random.SystemRandom()
         self._pace = pace
-        self._sealer = Sealer(signer, config.origin)
-        self._limits = Limits(config.batching.max_readings, config.batching.max_bytes, config.batching.max_age_s)
-        self._batcher = Batcher(self._limits)
+        self._clock = clock or SystemClock()
+        self._use(signer)
+        self._limits = _limits(config)
+        self._batcher = Batcher(self._limits, config.heartbeat_s, time.monotonic())
         self._thread = OutboxThread(f"outbox-{config.device}")
         self._stop = asyncio.Event()
         # Set on every change that may let a waiting task go on; each waiter has its own.
         self._seal_wake = asyncio.Event()
         self._settled = asyncio.Event()
+        # Whoever has it decides what the chain's next header is.
+        self._sealing = asyncio.Lock()
         self._flush = False
+        self._over_budget = False
+        # All there while the agent works.
+        self._outbox: Outbox | None = None
+        self._courier: Courier | None = None
+        self._collector: Collector | None = None
 
     def stop(self) -> None:
         """The agent ends in good order, within about 2 x DRAIN_S seconds."""
         self._stop.set()
 
+    @property
+    def config(self) -> EdgeConfig:
+        """What it works by."""
+        return self._config
+
+    def reconfigure(self, config: EdgeConfig) -> None:
+        """What `config.LIVE` names is as `config` says from here on; the rest of it is as it was."""
+        self._config = config
+        self._limits = _limits(config)
+        self._batcher.follow(self._limits, config.heartbeat_s)
+        if self._collector is not None:
+            self._collector.commit_s = config.batching.commit_s
+        self._changed()
+
+    async def come_round(self) -> None:
+        """Returns once the outbox's thread has done what it was asked before: neither it nor the loop stands still."""
+        await self._thread.call(int)
+
+    def report(self) -> Report:
+        """How the agent stands; may be called from any thread, and reads the outbox's file. Raises UserError."""
+        return make_report(
+            self._config,
+            self._owner.key_id,
+            running=self._courier is not None,
+            disk_full=self._thread.full,
+            clock=self._clock,
+        )
+
+    async def rotate(self, signer: Signer, ask: Callable[[ChainPlace], Awaitable[None]]) -> None:
+        """The device's chain goes on as one of `signer`'s key.
+
+        Nothing is sealed until all that the present key has sealed is stored; then `ask` is awaited with the first
+        place of its chain that stays empty. When it returns, the rotation is on the log and the new key's file in
+        place, so an agent that starts after a crash behind that begins the new chain by itself. When it raises, the
+        present key goes on.
+        """
+        if self._outbox is None or self._courier is None:
+            raise RuntimeError("the agent does not work")
+        outbox, courier = self._outbox, self._courier
+        async with self._sealing:
+            await self._until(lambda: courier.delivered)
+            await ask(await self._thread.call(outbox.next_place))
+            self._use(signer)
+            await self._thread.call(outbox.begin_chain, self._owner)
+            await self._announce(outbox, courier)
+        self._changed()
+
     async def run(self, *, exit_when_done: bool = False) -> None:
         """The agent works until `stop()`, or, if asked to, until all sources are finished and all is receipted.
+
+        Readings that are held for a clock are not waited for.
 
         Raises:
             UserError: the outbox or the disk cannot go on, or a source cannot be described; one line that says why.
         """
         try:
             files.make_directory(self._config.data)
-            outbox = await self._thread.call(Outbox, self._config.outbox, self._config.key)
+            outbox = await self._thread.call(Outbox, self._config.outbox_file, self._owner)
+            self._thread.make_room = outbox.make_room
             try:
                 await self._run(outbox, exit_when_done=exit_when_done)
+                # Not after an error: what had been read, and was not accepted any more, may be lost.
+                self._thread.give_up()
+                with contextlib.suppress(DiskFullError):
+                    await self._thread.call(outbox.close_in_order)
             finally:
+                self._outbox = self._courier = self._collector = None
                 await self._thread.call(outbox.close)
         except BaseExceptionGroup as group:
             # What went wrong outside is one line; a fault of ours in the group keeps its traceback.
@@ -114,65 +193,171 @@ class Agent:
             self._sources,
             commit_s=config.batching.commit_s,
             cursor=lambda name: self._thread.call(outbox.cursor, name),
-            accept=lambda deliveries: self._thread.call(outbox.accept, deliveries),
-            accepted=self._accepted,
+            accept=lambda deliveries: self._accept(outbox, deliveries),
+            clock=self._clock,
             rng=self._rng,
         )
         uplink = Uplink(config.broker, config.device, self._rng)
+        self._outbox, self._courier, self._collector = outbox, courier, collector
         async with asyncio.TaskGroup() as group:
             working = [
                 group.create_task(self._seal(outbox, courier), name="seal"),
                 group.create_task(courier.answers(), name="answers"),
                 group.create_task(self._keep(outbox), name="keep"),
+                group.create_task(self._watch(outbox, uplink), name="watch"),
             ]
+            beside = [group.create_task(companion(self), name="companion") for companion in self._companions]
             sending = group.create_task(uplink.run(courier.serve, lambda: courier.anchor_size), name="uplink")
             collecting = group.create_task(collector.run(), name="collect")
             await self._until_over(collecting, courier, exit_when_done=exit_when_done)
+            for task in beside:
+                task.cancel()
             collector.stop()
+            # A full disk is not waited for any longer than a broker.
+            giving_up = asyncio.get_running_loop().call_later(DRAIN_S, self._thread.give_up)
             await collecting  # what had been read is accepted now
             await self._drain(courier, sending)
+            giving_up.cancel()
             for task in working:
                 task.cancel()
+        standing = self._batcher.standing
         _log.info(
-            "stopped: %d readings open, %d batches without a receipt; all of them are in the outbox",
-            self._batcher.readings,
+            "stopped: %d readings open, %d held, %d batches without a receipt; all of them are in the outbox",
+            standing.live + standing.backlog,
+            standing.held,
             courier.open_batches,
         )
 
     async def _load(self, outbox: Outbox, courier: Courier) -> None:
         """Both machines know what the outbox holds."""
+        if outbox.reopened:
+            _log.warning("another key than before: %d readings are sealed anew under it", outbox.reopened)
+        names = [source.name for source in self._sources]
+        if await self._thread.call(outbox.resume, self._clock.read(), names):
+            _log.warning("the agent was not stopped in good order: the device's chain will say that readings may lack")
         for source in self._sources:
             await self._thread.call(outbox.register, source.source_id, source.description)
         await courier.load()
+        await self._announce(outbox, courier)
+        standing = await self._thread.call(outbox.standing)
+        if standing.live > LARGEST.max_readings:  # not counted in bytes, there may be millions
+            await self._thread.call(outbox.defer)
+            standing = await self._thread.call(outbox.standing)
+        size = await self._thread.call(outbox.live_bytes)
+        self._batcher.stands(standing, time.monotonic(), accepted_bytes=size)
+
+    async def _announce(self, outbox: Outbox, courier: Courier) -> None:
         if said := await self._thread.call(outbox.announce_loss, self._sealer):
             _log.warning("an outbox was lost: the device's chain begins a new epoch, and its first batch says so")
             courier.added(said)
-        self._batcher.accepted(*await self._thread.call(outbox.open_readings), time.monotonic())
 
-    def _accepted(self, readings: int, size: int) -> None:
-        self._batcher.accepted(readings, size, time.monotonic())
+    async def _accept(self, outbox: Outbox, deliveries: Sequence[Delivery]) -> None:
+        """`deliveries` are accepted, and the outbox is within its budget or has nothing left to drop."""
+
+        def take() -> tuple[Standing, Relief | None]:
+            outbox.accept(deliveries)
+            # In the same call: in between, something could be sealed, and would have to stay.
+            return outbox.standing(), self._relieve(outbox)
+
+        standing, relief = await self._thread.call(take)
+        if relief is not None and relief.dropped:
+            standing = await self._thread.call(outbox.standing)
+        self._batcher.stands(standing, time.monotonic(), accepted_bytes=sum(item.size for item in deliveries))
+        self._say(relief)
         self._changed()
 
+    def _relieve(self, outbox: Outbox) -> Relief | None:
+        """The outbox's thread: room is made within the budget; None where the disk has no room for saying so."""
+        with contextlib.suppress(DiskFullError):
+            return outbox.relieve(self._config.outbox.max_bytes)
+        return None
+
+    def _say(self, relief: Relief | None) -> None:
+        """Says once that readings are dropped, and once that it is over."""
+        if relief is None or relief.over == self._over_budget:
+            return
+        self._over_budget = relief.over
+        if relief.over:
+            _log.error(
+                "the outbox is over its budget of %d MB: the oldest readings that are not sealed are dropped, and the"
+                " device's chain will say how many",
+                self._config.outbox.max_mb,
+            )
+        else:
+            _log.warning("the outbox is within its budget again")
+
     async def _seal(self, outbox: Outbox, courier: Courier) -> None:
-        most = self._limits.max_bytes + ENVELOPE_OVERHEAD
         while True:
             self._seal_wake.clear()
-            room = courier.room(most)
-            if self._batcher.due(time.monotonic(), room=room, flush=self._flush):
-                sealed = await self._thread.call(outbox.seal_next, self._limits, self._sealer)
-                if sealed is not None:
-                    self._batcher.sealed(sealed.readings, sealed.reading_bytes)
-                    courier.added(sealed)
-            else:
+            async with self._sealing:
+                room = courier.room(self._limits.max_bytes + ENVELOPE_OVERHEAD)
+                backlog_room = courier.backlog_room(LARGEST.max_bytes + ENVELOPE_OVERHEAD)
+                step = self._batcher.next(time.monotonic(), room=room, backlog_room=backlog_room, flush=self._flush)
+                if step is not None:
+                    await self._take(step, outbox, courier)
+            if step is None:
                 await wait(self._seal_wake, self._batcher.wake_at() if room else None)
+
+    async def _take(self, step: Step, outbox: Outbox, courier: Courier) -> None:
+        def act() -> tuple[Sealed | None, Standing]:
+            sealed = None
+            match step:
+                case Step.LIVE:
+                    sealed = outbox.seal_next(self._limits, self._sealer)
+                case Step.DEFER:
+                    outbox.defer()
+                case Step.BACKLOG:
+                    sealed = outbox.seal_next(LARGEST, self._sealer, backlog=True)
+                case Step.GAP:
+                    sealed = outbox.declare_gap(self._sealer)
+                case Step.HEARTBEAT:
+                    sealed = outbox.heartbeat(self._sealer)
+            return sealed, outbox.standing()
+
+        sealed, standing = await self._thread.call(act)
+        now = time.monotonic()
+        live = sealed is not None and step is Step.LIVE
+        self._batcher.stands(standing, now, sealed_bytes=sealed.reading_bytes if sealed and live else 0)
+        if sealed is not None:
+            self._batcher.sealed(step, now)
+            courier.added(sealed)
 
     async def _keep(self, outbox: Outbox) -> None:
         while True:
             since = time.monotonic()
             while await self._thread.call(outbox.purge, self._config.keep_days * _DAY_S):
                 pass
+            self._say(await self._thread.call(self._relieve, outbox))
             await asyncio.sleep(KEEP_EVERY_S)
             await self._thread.call(outbox.record_life, time.monotonic() - since)
+
+    async def _watch(self, outbox: Outbox, uplink: Uplink) -> None:
+        # Not noted where the connection is made: a full disk must not keep what is sealed from being sent.
+        noted = None
+        holding = False
+        while True:
+            if (now := (uplink.state, uplink.why)) != noted:
+                noted = now
+                await self._thread.call(outbox.record_connection, *now)
+            while self._batcher.standing.held and await self._thread.call(outbox.release, self._clock.read()):
+                self._batcher.stands(await self._thread.call(outbox.standing), time.monotonic())
+                self._changed()
+            if holding != bool(self._batcher.standing.held):
+                holding = not holding
+                if holding:
+                    _log.warning("the clock is not set: readings are accepted, and held until it is")
+                else:
+                    _log.warning("the clock is set: the readings that were held are on their way")
+            await asyncio.sleep(WATCH_EVERY_S)
+
+    def _use(self, signer: Signer) -> None:
+        self._sealer = Sealer(signer, self._config.origin, self._clock)
+        self._owner = Owner(
+            self._config.device,
+            self._config.origin,
+            key_id(signer.algorithm, signer.public_key),
+            self._config.key,
+        )
 
     # How it ends.
 
@@ -183,7 +368,7 @@ class Agent:
         await self._unless_stopped(asyncio.wait({collecting}))
         self._flush = True
         self._changed()
-        await self._unless_stopped(self._until(lambda: not self._batcher.readings and not courier.open_batches))
+        await self._unless_stopped(self._until(lambda: not self._batcher.open and not courier.open_batches))
 
     async def _drain(self, courier: Courier, sending: asyncio.Task[None]) -> None:
         """What could be delivered is, and the device has said goodbye; a broker that is away is not waited for."""
@@ -191,7 +376,7 @@ class Agent:
         self._changed()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
-                await self._until(lambda: not courier.connected or (courier.delivered and not self._batcher.readings))
+                await self._until(lambda: not courier.connected or (courier.delivered and not self._batcher.open))
         courier.hang_up()
         if courier.connected:
             await asyncio.wait({sending}, timeout=DRAIN_S)
@@ -214,6 +399,10 @@ class Agent:
     def _changed(self) -> None:
         self._seal_wake.set()
         self._settled.set()
+
+
+def _limits(config: EdgeConfig) -> Limits:
+    return Limits(config.batching.max_readings, config.batching.max_bytes, config.batching.max_age_s)
 
 
 def _first(group: BaseExceptionGroup[UserError]) -> BaseException:

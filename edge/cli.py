@@ -1,46 +1,57 @@
-"""`vitalseal edge init | run | status`."""
+"""`vitalseal edge init | enroll | run | status | rotate | recover`."""
 
 import argparse
 import asyncio
-import dataclasses
 import json
 import signal
 import time
 import tomllib
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from edge import identity, identity_cli, renewal, rotation
 from edge.agent import Agent
-from edge.config import EdgeConfig, load
-from edge.courier import reason_name
-from edge.database import locked
+from edge.config import LIVE, EdgeConfig, load
+from edge.health import watching
 from edge.key import load_key
-from edge.outbox_reader import OutboxReader
+from edge.recovery import recover
 from edge.setup import SourceSpec, enrolment, initialise, read_policy, registrar_signer, write_enrolment
 from edge.source import make_source
+from edge.status import for_people, read_report
+from edge.tls import file_context
 from ledger.keys import key_id
 from vitalseal import log
 from vitalseal.errors import UserError
+from vitalseal.reload import Reload
+from vitalseal.systemd import notify
+
+Companion: TypeAlias = Callable[[Agent], Coroutine[Any, Any, None]]
 
 _RUN_EPILOG = """Stops in good order on SIGTERM or Ctrl-C: what was read is committed, what is under way is waited
 for some seconds, the rest stays in the outbox. A broker that is away is no error: readings are kept, and it is
 tried again."""
 
 
-# A rollback cannot be mended in place: what the log holds behind the copy is not in it, and a place is used once.
 _OUTDATED = """
 THIS OUTBOX IS NOT THE LATEST ONE OF ITS KEY: the aggregator says that the log holds another batch in a place that
 this outbox wants. Either the outbox is an older copy (a restored backup or SD image), or another agent runs with the
 same key. Nothing more of it can be delivered.
 What to do: if neither can be, ask whoever runs the aggregator first, for a reject is not signed. Otherwise stop the
-agent; see that no other one has the key; move {path} away, with -wal and -shm beside it, and
-keep them: readings that never reached the log are only there. Then start the agent: it begins a new epoch, whose first
-batch says that an outbox was lost. If this comes again, the copy's count of epochs was old, too: do the same again."""
+agent, see that no other one has the key, and run  vitalseal edge recover --config {config}"""
+
+# A rollback cannot be mended in place: what the log holds behind the copy is not in it, and a place is used once.
+_RECOVER = """This begins a new epoch in the outbox {outbox},
+for an outbox that is older than what the log has of it (a restored backup, an image of the SD card). The first batch
+of the epoch says that an outbox was lost; readings that were sealed and never stored are sealed anew, in the new epoch.
+Readings that only the lost outbox had are not brought back. Do it only if `vitalseal edge status` calls the outbox
+outdated, and no other agent runs with this key. There is no way back. To go on, add --yes."""
 
 
 def register(parser: argparse.ArgumentParser) -> None:
-    """The three commands and their arguments."""
-    commands = parser.add_subparsers(dest="edge_command", metavar="init|run|status", required=True)
+    """The commands and their arguments."""
+    names = "init|enroll|run|status|rotate|recover"
+    commands = parser.add_subparsers(dest="edge_command", metavar=names, required=True)
 
     init = commands.add_parser(
         "init",
@@ -73,6 +84,14 @@ def register(parser: argparse.ArgumentParser) -> None:
     init.add_argument("--enrolments", type=Path, metavar="DIR", help="where to put <device>.enrol")
     init.set_defaults(run=_init)
 
+    enroll = commands.add_parser(
+        "enroll",
+        help="get keys, certificate, policy and configuration with a one-time token",
+        description="Enrols this gateway at an aggregator's desk, with a one-time token.",
+    )
+    _config(enroll)
+    identity_cli.register_enroll(enroll, read_sources)
+
     run = commands.add_parser(
         "run", help="collect, seal, publish, keep until receipted", description="Runs the agent.", epilog=_RUN_EPILOG
     )
@@ -92,9 +111,29 @@ def register(parser: argparse.ArgumentParser) -> None:
     status.add_argument("--json", action="store_true", help="one JSON object instead of lines for people")
     status.set_defaults(run=_status)
 
+    rotate = commands.add_parser(
+        "rotate",
+        help="give the device a new signing key",
+        description="Gives the device a new signing key; the old one and the new one sign, and the log says so.",
+    )
+    _config(rotate)
+    identity_cli.register_rotate(rotate, make_agent)
 
-def make_agent(config: EdgeConfig) -> Agent:
-    """The agent that `config` describes; inside a running event loop. Raises UserError."""
+    again = commands.add_parser(
+        "recover",
+        help="let an outbox that was restored from an old copy go on, in a new epoch",
+        description="Begins a new epoch for an outbox that is older than what the log has of it.",
+    )
+    _config(again)
+    again.add_argument("--yes", action="store_true", help="do it; without this the command explains")
+    again.set_defaults(run=_recover)
+
+
+def make_agent(config: EdgeConfig, *, collect: bool = True, companions: Sequence[Companion] = ()) -> Agent:
+    """The agent that `config` describes; inside a running event loop. Raises UserError.
+
+    With `collect` false it has no sources: what the outbox holds already is delivered.
+    """
     sources = [
         make_source(
             source.type,
@@ -103,14 +142,34 @@ def make_agent(config: EdgeConfig) -> Agent:
             options=source.options,
             directory=config.directory,
         )
-        for source in config.sources
+        for source in (config.sources if collect else ())
     ]
+    if config.broker.tls is not None:
+        file_context(config.broker.tls)  # what is wrong with the files is said now, and not by a state later
     return Agent(
         config,
         signer=load_key(config.key),
         policy=read_policy(config.policy, config.origin),
         sources=sources,
+        companions=companions,
     )
+
+
+def companions_of(config: EdgeConfig) -> list[Companion]:
+    """What runs beside the agent of `config`: whoever watches it, and, where there is a desk, renewal and rotation."""
+    found: list[Companion] = [watching]
+    if config.desk is not None and config.broker.tls is not None:
+        found += [renewal.renewing(config, config.broker.tls.certificate), rotation.rotating(config)]
+    return found
+
+
+def read_sources(config_path: Path, texts: Sequence[str]) -> list[SourceSpec]:
+    """The sources that --source describes; unknown types and wrong options are found before anything is written."""
+    specs = [parse_source(text) for text in texts]
+    directory = config_path.parent.resolve()
+    for spec in specs:
+        make_source(spec.type, name=spec.name, source_id=bytes(8), options=spec.options, directory=directory)
+    return specs
 
 
 def parse_source(text: str) -> SourceSpec:
@@ -138,11 +197,7 @@ def _init(args: argparse.Namespace) -> int:
         raise UserError(f"--broker {args.broker!r}: give it as HOST:PORT")
     if (args.registrar is None) != (args.enrolments is None):
         raise UserError("--registrar and --enrolments go together")
-    sources = [parse_source(text) for text in args.source]
-    directory = args.config.parent.resolve()
-    for source in sources:
-        # Finds unknown types and wrong options before anything is written.
-        make_source(source.type, name=source.name, source_id=bytes(8), options=source.options, directory=directory)
+    sources = read_sources(args.config, args.source)
     registrar = None if args.registrar is None else registrar_signer(args.registrar)
     config = initialise(
         args.config,
@@ -157,7 +212,13 @@ def _init(args: argparse.Namespace) -> int:
     if registrar is None:
         print("next: have a registrar enrol the key; the log takes no batch before that")
     else:
-        path = write_enrolment(args.enrolments, config.device, enrolment(config, registrar))
+        try:
+            path = write_enrolment(args.enrolments, config.device, enrolment(config, registrar))
+        except UserError:
+            # Half an `init` would stand in the way of the whole one; nobody has seen this key.
+            args.config.unlink()
+            config.key.unlink()
+            raise
         print(f"{path}: enrolment, for the aggregator")
     print(f"then: vitalseal edge run --config {args.config}")
     return 0
@@ -165,67 +226,52 @@ def _init(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     log.set_up(verbose=args.verbose)
-    asyncio.run(_run_agent(load(args.config), exit_when_done=args.exit_when_done))
+    asyncio.run(_run_agent(args.config, exit_when_done=args.exit_when_done))
     return 0
 
 
-async def _run_agent(config: EdgeConfig, *, exit_when_done: bool) -> None:
-    agent = make_agent(config)
+async def _run_agent(path: Path, *, exit_when_done: bool) -> None:
+    config = load(path)
+    rotation.settle(config)
+    agent = make_agent(config, companions=companions_of(config))
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        notify("STOPPING=1")
+        agent.stop()
+
+    def reconfigure(changed: EdgeConfig) -> None:
+        loop.call_soon_threadsafe(agent.reconfigure, changed)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, agent.stop)
+        loop.add_signal_handler(number, stop)
+    Reload(path, load, config, LIVE, reconfigure).on_hangup()
     await agent.run(exit_when_done=exit_when_done)
 
 
 def _status(args: argparse.Namespace) -> int:
     config = load(args.config)
-    running = locked(config.outbox) if config.outbox.exists() else False
-    with OutboxReader(config.outbox) as reader:
-        counts, anchor, reject = reader.counts(), reader.anchor(), reader.last_reject()
-        outdated = reader.outdated() is not None
-        oldest_ns = reader.oldest_unstored_ns()
-        report: dict[str, Any] = {
-            "device": config.device,
-            "key_id": _key_id(config),
-            "origin": config.origin,
-            "running": running,
-            "connected": running and reader.connected(),
-            **dataclasses.asdict(counts),
-            "oldest_unstored_s": None if oldest_ns is None else round((time.time_ns() - oldest_ns) / 1e9, 1),
-            "checkpoint_size": None if anchor is None else anchor.size,
-            "last_reject": None if reject is None else dataclasses.asdict(reject),
-            "refused_input": reader.refused(),
-            "outdated": outdated,
-        }
-    print(json.dumps(report) if args.json else _for_people(report))
-    if outdated and not args.json:
-        print(_OUTDATED.format(path=config.outbox))
+    report = read_report(config, bytes.fromhex(_key_id(config)))
+    ends_s = None if config.broker.tls is None else identity.validity(config.broker.tls.certificate).ends
+    if args.json:
+        print(json.dumps({**report.as_json(), "certificate_ends_s": ends_s}))
+        return 0
+    print(for_people(report))
+    if ends_s is not None:
+        print(f"{'certificate':<14} {identity.ends_in(ends_s, time.time())}")
+    if report.outdated:
+        print(_OUTDATED.format(config=args.config))
     return 0
 
 
-def _for_people(report: dict[str, Any]) -> str:
-    state = "connected" if report["connected"] else "running, no broker" if report["running"] else "not running"
-    oldest, size, reject = report["oldest_unstored_s"], report["checkpoint_size"], report["last_reject"]
-    batches = (report["batches_sealed"], report["batches_stored"], report["batches_receipted"])
-    lines = [
-        ("device", f"{report['device']} ({state})"),
-        ("key id", report["key_id"]),
-        ("log", report["origin"]),
-        ("accepted", f"{report['accepted']} readings"),
-        ("  open", f"{report['unsealed']} readings"),
-        ("  sealed", f"{report['sealed']} readings in {batches[0]} batches"),
-        ("  stored", f"{report['stored']} readings in {batches[1]} batches"),
-        ("  receipted", f"{report['receipted']} readings in {batches[2]} batches"),
-        ("oldest unsent", "nothing waits" if oldest is None else f"{oldest} s"),
-        ("checkpoint", "none verified yet" if size is None else f"size {size} is the largest verified"),
-        ("last reject", "none" if reject is None else _reject(reject)),
-    ]
-    lines += [(f"refused from {name}", f"{count} pieces of input") for name, count in report["refused_input"].items()]
-    return "\n".join(f"{label:<14} {value}" for label, value in lines)
-
-
-def _reject(reject: dict[str, Any]) -> str:
-    place = "no batch named" if reject["seq"] is None else f"batch {reject['epoch']}/{reject['seq']}"
-    return f"{place}: {reason_name(reject['reason'])}: {reject['detail']}"
+def _recover(args: argparse.Namespace) -> int:
+    config = load(args.config)
+    if not args.yes:
+        raise UserError(_RECOVER.format(outbox=config.outbox_file))
+    recovered = recover(config, bytes.fromhex(_key_id(config)))
+    print(f"epoch {recovered.epoch} begins; {recovered.readings} readings are sealed anew in it")
+    print(f"then: vitalseal edge run --config {args.config}")
+    return 0
 
 
 def _key_id(config: EdgeConfig) -> str:

@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
-from edge.outbox import Delivery
+from edge.clock import ClockReader
+from edge.intake import Delivery
 from edge.source import Chunk, Source
 from ledger.errors import MalformedError
 from vitalseal.errors import UserError
@@ -34,10 +34,10 @@ class Collector:
 
     Args:
         sources: each has its own task.
-        commit_s: longest wait of a chunk for others.
+        commit_s: longest wait of a chunk for others; may be changed at any time.
         cursor: the committed cursor of a source, by name.
         accept: commits deliveries; when it returns they are accepted.
-        accepted: told after each commit how many readings, and how many bytes, it accepted.
+        clock: when readings are received, and how far that is to be believed.
         rng: for the jitter before a failed source is asked again.
     """
 
@@ -48,14 +48,14 @@ class Collector:
         commit_s: float,
         cursor: Callable[[str], Awaitable[bytes | None]],
         accept: Callable[[Sequence[Delivery]], Awaitable[None]],
-        accepted: Callable[[int, int], None],
+        clock: ClockReader,
         rng: random.Random,
     ) -> None:
         self._sources = sources
-        self._commit_s = commit_s
+        self.commit_s = commit_s
         self._cursor = cursor
         self._accept = accept
-        self._accepted = accepted
+        self._clock = clock
         self._rng = rng
         self._queue: list[Delivery] = []
         self._readings = 0
@@ -115,18 +115,18 @@ class Collector:
             await asyncio.sleep(self._rng.uniform(0.0, min(RETRY_CAP_S, RETRY_BASE_S * 2.0 ** min(attempts, 16))))
 
     def _delivery(self, source: Source, chunk: Chunk) -> Delivery:
-        now_ns = time.time_ns()
+        moment = self._clock.read()
         readings = []
         refused = chunk.refused
         for item in chunk.readings:
             try:
-                body = item.received(source.source_id, now_ns).encode()
+                body = item.received(source.source_id, moment.wall_ns).encode()
             except MalformedError:
                 refused += 1  # the error's text may hold the value, so the log only says where
                 _log.warning("source %s gave a reading outside the format's ranges; left out", source.name)
             else:
                 readings.append((source.source_id, item.sensor_time_ns, body))
-        return Delivery(source.name, tuple(readings), chunk.cursor, refused)
+        return Delivery(source.name, tuple(readings), chunk.cursor, refused, moment, chunk.lost)
 
     async def _enqueue(self, delivery: Delivery) -> None:
         self._queue.append(delivery)
@@ -146,16 +146,15 @@ class Collector:
             if not self._queue:
                 return  # woken without anything queued: the end
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._commit_s):
+                async with asyncio.timeout(self.commit_s):
                     await self._urgent.wait()
-            queue, readings, size = self._queue, self._readings, self._bytes
+            queue = self._queue
             self._queue, self._readings, self._bytes = [], 0, 0
             self._room.set()
             if not self._over:
                 self._arrived.clear()
                 self._urgent.clear()
             await self._accept(queue)
-            self._accepted(readings, size)
 
 
 def _said(error: Exception) -> str:

@@ -3,6 +3,8 @@
     serve      runs on each connection, as two tasks: `send` asks the window what goes out, `receive` hands over answers
     answers    handles them. It outlives connections: an answer that was half handled when one broke would be done in
                the outbox and unknown to the window
+    again      sends what a restored log asks for again, one after another and behind everything else; neither the
+               window nor the outbox's states know of it, and a question that is forgotten is asked again
 
 Every change to the window comes after the commit that makes it true. A crash between the two forgets nothing: the
 next start builds the window from the outbox.
@@ -14,13 +16,20 @@ import logging
 import time
 from collections.abc import Callable
 
+from edge.chain import Sealed
 from edge.mqtt import Connection
-from edge.outbox import Outbox, Sealed
+from edge.outbox import Outbox
 from edge.receipts import Outcome, ReceiptBook
 from edge.thread import OutboxThread
-from edge.window import MAX_ASKING, Place, Window
+from edge.window import MAX_ASKING, MAX_UNACKNOWLEDGED, Place, Window
 from ledger.errors import MalformedError
-from ledger.receipt import Message, Reason, Receipt, Reject, Status, Stored, parse_message
+from ledger.events import ChainPlace
+from ledger.receipt import Message, Reason, Receipt, Reject, Status, Stored, Wanted, parse_message
+
+# Places asked for again and remembered; the aggregator asks for the rest when it has these.
+MAX_WANTED = 4096
+# Between two batches that are sent again because they were asked for: an easy pace, on a metered link too.
+AGAIN_EVERY_S = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -50,12 +59,15 @@ class Courier:
         self._hang_up = asyncio.Event()
         # One list waits at most; behind it the connection's own bounded queue fills.
         self._answers: asyncio.Queue[list[bytes]] = asyncio.Queue(1)
+        # Envelopes sealed a moment ago, so that their first sending need not put them together anew.
+        self._fresh: dict[Place, bytes] = {}
+        self._wanted: dict[ChainPlace, None] = {}
+        self._asked = asyncio.Event()
         self._restate = False
         self._last_fault: str | None = None
 
     async def load(self) -> None:
         """The window knows what the outbox holds."""
-        await self._thread.call(self._outbox.record_connection, connected=False)
         self.open_batches = await self._thread.call(self._outbox.open_batches)
         for place, size in await self._thread.call(self._outbox.unstored):
             self._window.add(place, size)
@@ -65,7 +77,9 @@ class Courier:
     def added(self, sealed: Sealed) -> None:
         """A new batch is committed and wants to go out."""
         self.open_batches += 1
-        self._window.add(sealed.place, sealed.size)
+        self._window.add(sealed.place, sealed.size, backlog=sealed.backlog)
+        if len(self._fresh) < MAX_UNACKNOWLEDGED:
+            self._fresh[sealed.place] = sealed.envelope
         self._changed()
 
     def room(self, size: int) -> bool:
@@ -74,6 +88,10 @@ class Courier:
         Sealing without a connection would only make more and smaller batches.
         """
         return self.connected and self._window.room(size)
+
+    def backlog_room(self, size: int) -> bool:
+        """The same for a batch of a backlog, which must leave room to what arrives now."""
+        return self.connected and self._window.backlog_room(size)
 
     @property
     def delivered(self) -> bool:
@@ -88,20 +106,20 @@ class Courier:
         """Sends and receives on `connection` until `hang_up`; raises a group of ConnectionLostErrors."""
         self._window.connected(time.monotonic())
         self.connected = True
-        await self._thread.call(self._outbox.record_connection, connected=True)
         self._changed()
         publishing: set[asyncio.Task[None]] = set()
         try:
             async with asyncio.TaskGroup() as group:
                 sending = group.create_task(self._send(connection, group, publishing), name="send")
                 receiving = group.create_task(self._receive(connection), name="receive")
+                again = group.create_task(self._again(connection), name="again")
                 await self._hang_up.wait()
-                for task in (sending, receiving, *publishing):
+                for task in (sending, receiving, again, *publishing):
                     task.cancel()
         finally:
             self.connected = False
+            self._fresh.clear()
             self._changed()
-            await self._thread.call(self._outbox.record_connection, connected=False)
 
     async def _send(
         self, connection: Connection, group: asyncio.TaskGroup, publishing: set[asyncio.Task[None]]
@@ -117,7 +135,7 @@ class Courier:
                     await self._reload_asking()
                 await wait(self._wake, self._window.wake_at())
                 continue
-            envelope = await self._thread.call(self._outbox.envelope, place)
+            envelope = self._fresh.pop(place, None) or await self._thread.call(self._outbox.envelope, place)
             if envelope is None:
                 self._window.acknowledged(place)  # receipted and purged while it waited to be asked after
                 continue
@@ -131,6 +149,20 @@ class Courier:
         self._window.acknowledged(place)
         self._changed()
 
+    async def _again(self, connection: Connection) -> None:
+        while True:
+            self._asked.clear()
+            if not self._wanted:
+                await self._asked.wait()
+            elif not self._window.unacknowledged:
+                at = next(iter(self._wanted))
+                del self._wanted[at]
+                for place in await self._thread.call(self._outbox.kept_at, at):
+                    envelope = await self._thread.call(self._outbox.envelope, place)
+                    if envelope is not None:
+                        await connection.publish_batch(envelope)
+            await asyncio.sleep(AGAIN_EVERY_S)
+
     async def _receive(self, connection: Connection) -> None:
         async for payloads in connection.answers():
             await self._answers.put(payloads)
@@ -141,14 +173,15 @@ class Courier:
             messages = list(filter(None, map(self._parse, await self._answers.get())))
             stored = [((item.epoch, item.seq), item.index) for item in messages if isinstance(item, Stored)]
             if stored:
-                await self._thread.call(self._outbox.mark_stored, stored)
-                for place, _ in stored:
+                for place in await self._thread.call(self._outbox.mark_stored, stored):
                     self._window.stored(place, time.monotonic())
             for message in messages:
                 if isinstance(message, Receipt):
                     await self._take_receipt(await self._thread.call(self._book.accept, message))
                 elif isinstance(message, Reject):
                     await self._take_reject(message)
+                elif isinstance(message, Wanted):
+                    self._take_wanted(message)
             self._changed()
 
     def _parse(self, payload: bytes) -> Message | None:
@@ -158,9 +191,15 @@ class Courier:
             self._note_fault(f"an answer was not understood: {error}")
             return None
 
+    def _take_wanted(self, wanted: Wanted) -> None:
+        if not self._wanted:
+            _log.info("the log asks for batches again that it lost; what is still kept is sent")
+        self._wanted.update(dict.fromkeys(wanted.places[: MAX_WANTED - len(self._wanted)]))
+        self._asked.set()
+
     async def _take_reject(self, reject: Reject) -> None:
-        place = None if reject.epoch is None or reject.seq is None else (reject.epoch, reject.seq)
-        await self._thread.call(self._outbox.record_reject, place, reject.reason, reject.detail)
+        at = None if reject.epoch is None or reject.seq is None else (reject.epoch, reject.seq)
+        place = await self._thread.call(self._outbox.record_reject, at, reject.reason, reject.detail)
         if place is not None:
             self._window.rejected(place, reject.reason, time.monotonic())
         # Order mends itself; anything else takes a person.

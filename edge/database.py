@@ -1,73 +1,55 @@
-"""The outbox's SQLite file: schema, connection, lock, and what its faults are called.
-
-A batch owns the readings from its first to its last id; ids are never used twice, and what lies above the last
-batch is unsealed. So sealing touches no reading, and nothing is rewritten in place.
-"""
+"""The outbox's SQLite file: connection, lock, and what its faults are called."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from edge import schema
+from edge.files import sync_directory
 from ledger.batch import SealedBatch
 from vitalseal.errors import UserError
 
 SEALED, STORED, RECEIPTED = 0, 1, 2  # batches.state; it only rises
 MAX_SQLITE = 2**63 - 1  # the formats' 64-bit numbers have no sign, SQLite's have
 
-_FORMAT = 1
 _DAMAGED = (
     "the file is damaged; keep it for a repair, with its -wal beside it, but move both away and start again: the"
     " device's chain then goes on in a new epoch, whose first batch says that an outbox was lost"
 )
 # What a person can do, by SQLite's primary error code.
 _ADVICE = {
-    sqlite3.SQLITE_FULL: "make room; until then nothing more is accepted",
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
 _PAGE_CACHE_KB = 2048  # the agent's memory does not grow with the outbox
 
-_SCHEMA = """
-CREATE TABLE state (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    epoch INTEGER NOT NULL, next_seq INTEGER NOT NULL DEFAULT 0, previous BLOB, -- the end of the device's chain
-    sealed_to INTEGER NOT NULL DEFAULT 0,                           -- last reading id in a sealed batch
-    anchor_size INTEGER NOT NULL DEFAULT 0, anchor_root BLOB,       -- largest verified checkpoint
-    checkpoint BLOB,                                                -- the same, as signed
-    lived_s REAL NOT NULL DEFAULT 0,                                -- how long agents have run on this file
-    connected INTEGER NOT NULL DEFAULT 0,                           -- means nothing while no agent runs
-    purged_readings INTEGER NOT NULL DEFAULT 0, purged_batches INTEGER NOT NULL DEFAULT 0,
-    reject_epoch INTEGER, reject_seq INTEGER, reject_reason INTEGER, reject_detail TEXT
-);
-CREATE TABLE sensors (id INTEGER PRIMARY KEY, source BLOB NOT NULL UNIQUE, description TEXT NOT NULL);
-CREATE TABLE cursors (name TEXT PRIMARY KEY, cursor BLOB, refused INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
-CREATE TABLE readings (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,                           -- AUTOINCREMENT: never used twice
-    sensor INTEGER NOT NULL, sensor_time_ns INTEGER NOT NULL, body BLOB NOT NULL
-);
-CREATE TABLE batches (
-    epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
-    first_id INTEGER NOT NULL, last_id INTEGER NOT NULL,            -- last_id < first_id: no readings
-    header BLOB NOT NULL, signature BLOB NOT NULL, secret BLOB NOT NULL, info BLOB NOT NULL,
-    size INTEGER NOT NULL,                                          -- of the envelope, bytes
-    state INTEGER NOT NULL DEFAULT 0, log_index INTEGER,
-    settled_s REAL,                                                 -- lived_s when the receipt was verified
-    PRIMARY KEY (epoch, seq)
-);
-CREATE INDEX batches_by_state ON batches (state, epoch, seq);
-"""
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose outbox it is: a device, the log it seals for, its key, and the file beside which that key's epochs are."""
+
+    device: str
+    origin: str
+    key_id: bytes
+    key_file: Path
 
 
 class OutboxError(UserError):
     """The outbox cannot be used or kept; says which file, and what to do where that is known."""
 
 
-def open_database(path: Path, first_epoch: Callable[[], int]) -> sqlite3.Connection:
-    """A connection to the outbox in `path`, made with epoch `first_epoch()` if it is not there yet."""
+class DiskFullError(OutboxError):
+    """The disk has no room for a transaction, which did not happen; the one fault after which trying again is safe."""
+
+
+def open_database(path: Path, owner: Owner) -> sqlite3.Connection:
+    """A connection to the outbox of `owner` in `path`, made if it is not there, brought to this version's format."""
     with explained(path), contextlib.ExitStack() as stack:
         db = stack.enter_context(contextlib.closing(sqlite3.connect(path, isolation_level=None)))
         path.chmod(0o600)  # readings and secrets: nobody else's business
@@ -83,14 +65,24 @@ def open_database(path: Path, first_epoch: Callable[[], int]) -> sqlite3.Connect
         db.execute("PRAGMA synchronous = FULL")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            # All in one transaction: a crash leaves a file without tables, and this branch is taken again.
-            epoch = first_epoch()
-            state = f"INSERT INTO state (one, epoch) VALUES (1, {epoch:d});"  # noqa: S608 - an int of ours
-            db.executescript(f"BEGIN; {_SCHEMA} {state} PRAGMA user_version = {_FORMAT}; COMMIT;")
+            schema.make(db, owner.device, owner.origin)
+        elif version == 1:
+            schema.migrate(db, owner.device, owner.origin, owner.key_id)
         else:
             _check_format(path, version)
+        sync_directory(path.parent)
+        _check_owner(path, db, owner)
         stack.pop_all()  # all is well: the connection is the caller's to close
         return db
+
+
+def _check_owner(path: Path, db: sqlite3.Connection, owner: Owner) -> None:
+    device, origin = db.execute("SELECT device, origin FROM state").fetchone()
+    if (device, origin) != (owner.device, owner.origin):
+        raise OutboxError(
+            f"outbox {path}: it is that of device {device!r} for log {origin}, and the configuration says device"
+            f" {owner.device!r} for log {owner.origin}; give each its own `data` directory"
+        )
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
@@ -113,10 +105,13 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         # The low byte is the primary code; an error of Python's own module has none.
-        advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-        raise OutboxError("; ".join(filter(None, (f"outbox {path}: {error}", advice)))) from error
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise DiskFullError(f"outbox {path}: {error}; make room") from error
+        raise OutboxError("; ".join(filter(None, (f"outbox {path}: {error}", _ADVICE.get(code))))) from error
     except OSError as error:
-        raise OutboxError(f"outbox {path}: {error.strerror or error}") from error
+        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else OutboxError
+        raise kind(f"outbox {path}: {error.strerror or error}") from error
 
 
 def lock(path: Path) -> int:
@@ -147,11 +142,11 @@ def locked(path: Path) -> bool:
     return False
 
 
-def assemble(db: sqlite3.Connection, epoch: int, seq: int) -> SealedBatch | None:
+def assemble(db: sqlite3.Connection, chain: int, seq: int) -> SealedBatch | None:
     """The batch as it was sealed, or None when it is not kept."""
     row = db.execute(
-        "SELECT header, signature, secret, info, first_id, last_id FROM batches WHERE epoch = ? AND seq = ?",
-        (epoch, seq),
+        "SELECT header, signature, secret, info, first_id, last_id FROM batches WHERE chain = ? AND seq = ?",
+        (chain, seq),
     ).fetchone()
     if row is None:
         return None
@@ -161,8 +156,10 @@ def assemble(db: sqlite3.Connection, epoch: int, seq: int) -> SealedBatch | None
 
 
 def _check_format(path: Path, version: int) -> None:
-    if version != _FORMAT:
-        raise OutboxError(f"outbox {path}: format {version}, and this version knows {_FORMAT} only")
+    if 0 < version < schema.FORMAT:
+        raise OutboxError(f"outbox {path}: format {version}, of an earlier version; start the agent once")
+    if version != schema.FORMAT:
+        raise OutboxError(f"outbox {path}: format {version}, and this version knows {schema.FORMAT} only")
 
 
 def _lock_file(path: Path) -> Path:

@@ -20,14 +20,23 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         raise UserError(f"{path}: {error.strerror or error}") from None
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """`path` durably holds `data`; until then it held what it held before; raises UserError."""
     try:
-        with _beside(path, data, 0o644) as beside:
+        with _beside(path, data, mode) as beside:
             beside.replace(path)
         sync_directory(path.parent)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
+
+
+def move(old: Path, new: Path) -> None:
+    """The file that was `old` is durably `new`, in the same directory, whatever that was before; raises UserError."""
+    try:
+        old.replace(new)
+        sync_directory(new.parent)
+    except OSError as error:
+        raise UserError(f"{old}: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager
@@ -49,9 +58,14 @@ def _beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
 
 
 def make_directory(path: Path) -> None:
-    """`path` is a directory; one that had to be made is private to its owner; raises UserError."""
+    """`path` is a directory, after a power cut too, private to its owner if it had to be made; raises UserError."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A name is durable when the directory that it stands in is synced, so from the top down.
+        for made in reversed([path, *path.parents]):
+            if not made.exists():
+                made.mkdir(mode=0o700, exist_ok=True)
+                sync_directory(made.parent)
+        path.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
 

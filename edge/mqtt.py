@@ -6,6 +6,8 @@ A new `aiomqtt.Client` for every connection: paho resends what an old one had in
 What aiomqtt 2.5 leaves to us, all in `_Client`: reason codes of PUBACKs are ignored there; a broker that drops the
 connection instead of answering CONNECT is noticed only by a time-out; a full incoming queue discards in silence.
 
+With TLS a failure is told apart by its reason (`tls.explain`), and is a state as any other absence: collecting goes on.
+
 The incoming queue is bounded in bytes of memory, so an empty message counts, too; what does not fit is dropped, counted
 and logged. An honest aggregator cannot fill it: it answers at most the batches of one window. Dropping is safe for us,
 because every answer comes again when the batch is sent again; an unbounded queue would let a broker, which is trusted
@@ -25,10 +27,12 @@ from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from edge import tls
 from edge.config import BrokerConfig
 from edge.window import MAX_UNACKNOWLEDGED
 from ledger.receipt import Status
 from vitalseal import topics
+from vitalseal.errors import UserError
 
 # A broker that has not acknowledged after this is gone, whatever TCP says.
 ANSWER_S = 20.0
@@ -48,12 +52,22 @@ MESSAGE_BYTES = 512
 # Answers handed over together, so that they can share a commit.
 MAX_AT_ONCE = 64
 
+_NOT_AUTHORIZED = 0x87  # MQTT 5, 2.4
+
 _PROTOCOLS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
 _log = logging.getLogger(__name__)
 
 
 class ConnectionLostError(Exception):
     """The broker is not there, or not any more; the message says why."""
+
+    state = "away"
+
+
+class TlsFailedError(ConnectionLostError):
+    """Broker or device does not believe the other's certificate; the message says why."""
+
+    state = "tls"
 
 
 class Connection:
@@ -75,11 +89,18 @@ class Connection:
         """
         with _as_lost():
             await self._client.publish(topics.batch(self._device), envelope, qos=1, properties=self._properties)
+        self._check_allowed()
 
     async def publish_status(self, status: Status) -> None:
         """The broker retains `status` as the device's; raises ConnectionLostError."""
         with _as_lost():
             await self._client.publish(topics.status(self._device), status.encode(), qos=1, retain=True)
+        self._check_allowed()
+
+    def _check_allowed(self) -> None:
+        """A device that may not publish any more is told why when it connects anew, by TLS for instance."""
+        if self._client.not_allowed:
+            raise ConnectionLostError("it refuses what this device publishes: not authorized")
 
     async def answers(self) -> AsyncIterator[list[bytes]]:
         """What arrived on the receipt topic, all that is there at a time, until ConnectionLostError."""
@@ -93,7 +114,12 @@ class Connection:
 
 
 class Uplink:
-    """Keeps one device connected to one broker."""
+    """Keeps one device connected to one broker.
+
+    Attributes:
+        state: "connecting" at first, then "connected", "away", or "tls" when certificates are the reason.
+        why: what led to "away" or "tls", in one sentence; empty in the other states.
+    """
 
     def __init__(
         self,
@@ -109,7 +135,8 @@ class Uplink:
         self._rng = rng
         # The one that worked last comes first, so "auto" asks once and not at every reconnection.
         self._protocols = ["5", "3.1.1"] if broker.protocol == "auto" else [broker.protocol]
-        self._away = False
+        self.state = "connecting"
+        self.why = ""
 
     async def run(self, serve: Callable[[Connection], Awaitable[None]], status_size: Callable[[], int]) -> None:
         """Connects, calls `serve` on each connection, and again when that is lost; ends when `serve` returns.
@@ -150,15 +177,18 @@ class Uplink:
     async def _negotiate(self, stack: contextlib.AsyncExitStack, size: int) -> "_Client":
         """A connected client that `stack` will close; raises ConnectionLostError."""
         will = Status(online=False, size=size).encode()
+        context = self._context()
         for at, protocol in enumerate(self._protocols):
             last = at + 1 == len(self._protocols)
-            client = _Client(self._broker, self._device, protocol, will)
+            client = _Client(self._broker, self._device, protocol, will, context)
             client.timeout = ANSWER_S if last else THINK_S
             try:
                 await stack.enter_async_context(_open(client))
-            except _RefusedError as error:
+            except (_RefusedError, ConnectionLostError) as error:
+                if context is not None and context.fault is not None:
+                    raise TlsFailedError(tls.explain(context.fault, "the broker")) from None
                 # Whoever does not even take the TCP connection has no opinion on versions: that is another error.
-                if last:
+                if last or isinstance(error, ConnectionLostError):
                     raise ConnectionLostError(str(error)) from None
             else:
                 client.timeout = ANSWER_S
@@ -167,16 +197,26 @@ class Uplink:
                 return client
         raise ConnectionLostError("no protocol to try")
 
-    def _went_away(self, error: BaseException) -> None:
-        if not self._away:
-            self._away = True
+    def _context(self) -> tls.Context | None:
+        """TLS for one connection, from the files as they are now; None where there is to be none."""
+        if self._broker.tls is None:
+            return None
+        try:
+            return tls.file_context(self._broker.tls)
+        except UserError as error:
+            raise TlsFailedError(str(error)) from None
+
+    def _went_away(self, error: ConnectionLostError) -> None:
+        if self.state != error.state:
             where = f"{self._broker.host}:{self._broker.port}"
-            _log.warning("broker %s is away: %s; readings are kept, and it is tried again", where, error)
+            what = "is away" if error.state == "away" else "is not connected: tls"
+            _log.warning("broker %s %s: %s; readings are kept, and it is tried again", where, what, error)
+        self.state, self.why = error.state, str(error)
 
     def _returned(self) -> None:
         version = self._protocols[0]
         _log.info("connected to broker %s:%d with MQTT %s", self._broker.host, self._broker.port, version)
-        self._away = False
+        self.state, self.why = "connected", ""
 
 
 class _RefusedError(Exception):
@@ -212,7 +252,9 @@ class _Inbox(asyncio.Queue[aiomqtt.Message]):
 class _Client(aiomqtt.Client):
     """What the module says aiomqtt leaves to us. The overridden hooks are aiomqtt's own paho callbacks."""
 
-    def __init__(self, broker: BrokerConfig, device: str, protocol: str, will: bytes) -> None:
+    def __init__(
+        self, broker: BrokerConfig, device: str, protocol: str, will: bytes, context: tls.Context | None
+    ) -> None:
         self.is_5 = protocol == "5"
         super().__init__(
             broker.host,
@@ -222,6 +264,7 @@ class _Client(aiomqtt.Client):
             protocol=_PROTOCOLS[protocol],
             will=aiomqtt.Will(topics.status(device), will, qos=1, retain=True),
             clean_session=None if self.is_5 else True,
+            tls_context=context,
             keepalive=broker.keepalive_s,
             timeout=ANSWER_S,
             queue_type=_Inbox,
@@ -230,15 +273,17 @@ class _Client(aiomqtt.Client):
         )
         self.pending_calls_threshold = MAX_UNACKNOWLEDGED + 2  # below it aiomqtt would warn of our own window
         self._failing = 0
+        self.not_allowed = False
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
         if reason_code.is_failure:
             if reason_code.value != self._failing:
                 _log.warning("broker refused a publish: %s (0x%02x)", reason_code, reason_code.value)
             self._failing = reason_code.value
+            self.not_allowed = reason_code.value == _NOT_AUTHORIZED
         else:
             self._failing = 0
-        # Acknowledged either way: the slot is free, and what is not stored will be sent again.
+        # Acknowledged in any case: the slot is free, and what is not stored will be sent again.
         super()._on_publish(client, userdata, mid, reason_code, properties)
 
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
@@ -299,7 +344,7 @@ def _size(message: aiomqtt.Message) -> int:
     return len(message.payload) + len(message.topic.value) + MESSAGE_BYTES
 
 
-def _first(group: BaseExceptionGroup[ConnectionLostError]) -> BaseException:
+def _first(group: BaseExceptionGroup[ConnectionLostError]) -> ConnectionLostError:
     """The first of the errors in a nested group."""
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -21,7 +21,8 @@ from edge.window import Place
 from ledger.batch import Anchor
 from ledger.checkpoint import Checkpoint
 from ledger.errors import LedgerError, VerificationError
-from ledger.policy import Policy
+from ledger.note import parse_note
+from ledger.policy import Policy, verify_checkpoint
 from ledger.receipt import Receipt, SplitViewError, StaleReceiptError, verify_placed, verify_receipt
 
 # A log that goes on signing other roots convicts itself no further, and must not fill the disk.
@@ -71,7 +72,9 @@ class ReceiptBook:
             # Anybody's log may sign what it likes; no honest one ever gets there.
             return Outcome(fault=f"a checkpoint of size {checkpoint.size} is larger than any log")
         placed, fault = self._check_placed(receipt, checkpoint)
-        self._outbox.settle(Anchor(checkpoint.size, checkpoint.root), receipt.checkpoint, list(placed.items()))
+        anchor = Anchor(checkpoint.size, checkpoint.root)
+        witnessed_s = 0 if anchor == last else self._witnessed_s(receipt.checkpoint)
+        self._outbox.settle(anchor, receipt.checkpoint, list(placed.items()), witnessed_s)
         return Outcome(tuple(placed), fault=fault)
 
     def _check_placed(self, receipt: Receipt, checkpoint: Checkpoint) -> tuple[dict[Place, int], str | None]:
@@ -79,17 +82,24 @@ class ReceiptBook:
         placed: dict[Place, int] = {}  # a batch that is named twice is one batch
         fault = None
         for item in receipt.placed:
-            place = (item.epoch, item.seq)
-            signed = self._outbox.signed_header(place)
-            if signed is None:
-                continue  # receipted before, or deleted since: an answer to a repeated question
-            try:
-                verify_placed(item, checkpoint, *signed)
-            except VerificationError as error:
-                fault = f"batch {item.epoch}/{item.seq}: {error}"
-            else:
-                placed[place] = item.index
+            # Nothing there: receipted before, or deleted since, so this answers a repeated question. Several there:
+            # the device has had several keys, and the proof fits the batch of one of them.
+            said = None
+            for place, header, signature in self._outbox.unreceipted_at((item.epoch, item.seq)):
+                try:
+                    verify_placed(item, checkpoint, header, signature)
+                except VerificationError as error:
+                    said = said or f"batch {item.epoch}/{item.seq}: {error}"
+                else:
+                    placed[place] = item.index
+                    said = None
+                    break
+            fault = said or fault
         return placed, fault
+
+    def _witnessed_s(self, signed: bytes) -> int:
+        """The witnesses' time of a checkpoint that was verified, Unix seconds; 0 where the policy asks for none."""
+        return verify_checkpoint(parse_note(signed, "checkpoint"), self._policy).logged_by or 0
 
     def _keep_split_view(self, shown: Checkpoint, signed: bytes) -> None:
         """Both signed checkpoints are in an evidence file, and the log says so loudly, once for each."""

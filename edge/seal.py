@@ -1,18 +1,13 @@
 """Sealing: batch info, fresh secret, signature. What comes out never changes again."""
 
 import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from edge.clock import ClockReader, Segment, SystemClock
 from ledger.batch import SECRET_SIZE, Anchor, Notice, SealedBatch, seal
 from ledger.info import BatchInfo, Clock, Source
 from ledger.keys import Signer
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-# systemd-timesyncd makes this file when the clock has been set from the network since boot, and others imitate it.
-_SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +21,12 @@ class Link:
 
 
 class Sealer:
-    """Seals for one device and one log. Times are arguments so that tests can set them."""
+    """Seals for one device and one log."""
 
-    def __init__(
-        self,
-        signer: Signer,
-        origin: str,
-        *,
-        wall_ns: Callable[[], int] = time.time_ns,
-        monotonic_ns: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
+    def __init__(self, signer: Signer, origin: str, clock: ClockReader | None = None) -> None:
         self._signer = signer
         self._origin = origin
-        self._wall_ns = wall_ns
-        self._monotonic_ns = monotonic_ns
-        self._boot_id = boot_id()
+        self._clock = clock or SystemClock()
 
     def seal(
         self,
@@ -49,22 +35,30 @@ class Sealer:
         readings: Sequence[bytes],
         sensor_times_ns: Sequence[int],
         sources: Sequence[Source],
+        segment: Segment | None = None,
         notice: Notice | None = None,
+        window_ns: tuple[int, int] | None = None,
     ) -> SealedBatch:
         """`readings`, with the sensor time of each, sealed at `link`; `sources` are those that occur in them.
+
+        The info states the time of sealing, and what was known of the clock when the readings were received: that of
+        `segment`, None if nobody noted it. A notice has the clock of now, and a gap its window if that is known.
 
         The secret is drawn here, once: sealing again would make another batch, so the caller commits this one
         before it is shown to anyone.
         """
+        now = self._clock.read()
+        known = now if notice is not None else segment
         info = BatchInfo(
-            boot_id=self._boot_id,
-            sealed_at_ns=self._wall_ns(),
-            monotonic_ns=self._monotonic_ns(),
-            clock=clock_state(),
-            clock_error_ns=None,
+            boot_id=now.boot_id,
+            sealed_at_ns=now.wall_ns,
+            monotonic_ns=now.monotonic_ns,
+            clock=Clock.UNKNOWN if known is None else known.clock,
+            clock_error_ns=None if known is None else known.error_ns,
             first_ns=min(sensor_times_ns, default=None),
             last_ns=max(sensor_times_ns, default=None),
             sources=tuple(sorted(sources, key=lambda source: source.source)),
+            window_ns=window_ns,
         )
         return seal(
             self._signer,
@@ -78,16 +72,3 @@ class Sealer:
             secret=secrets.token_bytes(SECRET_SIZE),
             notice=notice,
         )
-
-
-def boot_id() -> bytes:
-    """16 bytes within which monotonic times compare: the kernel's boot id, elsewhere random for this process."""
-    try:
-        return bytes.fromhex(_BOOT_ID.read_text("ascii").strip().replace("-", ""))
-    except (OSError, ValueError):
-        return secrets.token_bytes(16)
-
-
-def clock_state() -> Clock:
-    """SYNCHRONISED where the system says so; otherwise UNKNOWN, because silence is no evidence either way."""
-    return Clock.SYNCHRONISED if _SYNCHRONISED.exists() else Clock.UNKNOWN

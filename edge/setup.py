@@ -61,40 +61,73 @@ def initialise(
     """
     if config_path.exists():
         raise UserError(f"{config_path}: already there, and not overwritten")
-    directory = config_path.parent.resolve()
     read_policy(policy, origin)
-    key = directory / f"{config_path.stem}.key"
-    text = _toml(
-        {
-            "device": device,
-            "origin": origin,
-            "key": key.name,
-            "policy": _relative(policy, directory),
-            # Two gateways in one directory must not share an outbox.
-            "data": "data" if config_path.stem == "edge" else f"{config_path.stem}-data",
-            "broker": {"host": broker_host, "port": broker_port, "protocol": broker_protocol},
-            "sources": [
-                {
-                    "name": source.name,
-                    "type": source.type,
-                    "id": secrets.token_hex(SOURCE_ID_SIZE),
-                    "options": source.options,
-                }
-                for source in sources
-            ],
-        }
-    )
+    broker = {"host": broker_host, "port": broker_port, "protocol": broker_protocol}
+    table = describe(config_path, device=device, origin=origin, policy=policy, broker=broker, sources=sources)
+    text = format_configuration(config_path, table)
+    create_key(key_file(config_path))
+    files.write_new(config_path, text)
+    return load(config_path)
+
+
+def describe(
+    config_path: Path,
+    *,
+    device: str,
+    origin: str,
+    policy: Path,
+    broker: dict[str, Any],
+    sources: Sequence[SourceSpec],
+) -> dict[str, Any]:
+    """A new agent's configuration as a table; the ids of its sources are drawn here."""
+    return {
+        "device": device,
+        "origin": origin,
+        "key": key_file(config_path).name,
+        "policy": relative(policy, config_path),
+        "data": prefixed(config_path, "data"),
+        "broker": broker,
+        "sources": [
+            {
+                "name": source.name,
+                "type": source.type,
+                "id": secrets.token_hex(SOURCE_ID_SIZE),
+                "options": source.options,
+            }
+            for source in sources
+        ],
+    }
+
+
+def format_configuration(config_path: Path, table: dict[str, Any]) -> bytes:
+    """What `config_path`, whose directory is there now, would hold for `table`; raises UserError if it did not load."""
+    text = _toml(table).encode()
+    directory = config_path.parent.resolve()
     files.make_directory(directory)
     # The rules for values are those of reading them: what would not load is not written.
     trial = directory / f".{config_path.name}.trial"
-    files.replace(trial, text.encode())
+    files.replace(trial, text)
     try:
         load(trial)
     finally:
         trial.unlink()
-    create_key(key)
-    files.write_new(config_path, text.encode())
-    return load(config_path)
+    return text
+
+
+def key_file(config_path: Path) -> Path:
+    """Where a new agent's key goes."""
+    return config_path.parent.resolve() / f"{config_path.stem}.key"
+
+
+def prefixed(config_path: Path, name: str) -> str:
+    """The name of one of a new agent's files: two gateways in one directory must not share an outbox, nor the rest."""
+    return name if config_path.stem == "edge" else f"{config_path.stem}-{name}"
+
+
+def relative(path: Path, config_path: Path) -> str:
+    """`path` as the configuration names it: relative where it lies in the same directory, so both can move."""
+    path, directory = path.resolve(), config_path.parent.resolve()
+    return str(path.relative_to(directory)) if path.is_relative_to(directory) else str(path)
 
 
 def registrar_signer(path: Path) -> Ed25519Signer:
@@ -121,20 +154,20 @@ def write_enrolment(enrolments: Path, device: str, enrolled: Enrolment) -> Path:
 def read_policy(path: Path, origin: str) -> Policy:
     """The policy in `path`, which names a log with `origin`; raises UserError."""
     try:
-        policy = parse_policy(path.read_bytes())
+        return check_policy(path.read_bytes(), origin, str(path))
     except OSError as error:
         raise UserError(f"policy {path}: {error.strerror or error}") from None
+
+
+def check_policy(data: bytes, origin: str, where: str) -> Policy:
+    """The policy in `data`, which names a log with `origin`; raises UserError that says `where` it is from."""
+    try:
+        policy = parse_policy(data)
     except LedgerError as error:
-        raise UserError(f"policy {path}: {error}") from None
+        raise UserError(f"policy {where}: {error}") from None
     if not policy.log_keys(origin):
-        raise UserError(f"policy {path}: it names no log {origin!r}, so no receipt could ever be believed")
+        raise UserError(f"policy {where}: it names no log {origin!r}, so no receipt could ever be believed")
     return policy
-
-
-def _relative(path: Path, directory: Path) -> str:
-    """`path` as the configuration names it: relative where it lies in the same directory, so both can move."""
-    path = path.resolve()
-    return str(path.relative_to(directory)) if path.is_relative_to(directory) else str(path)
 
 
 def _toml(table: dict[str, Any], prefix: str = "") -> str:

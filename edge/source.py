@@ -81,11 +81,14 @@ class Chunk:
         readings: in the order of arrival; may be empty. At most a few hundred: a chunk is held in memory whole.
         cursor: where the source goes on after this chunk, opaque to the agent; None leaves the last one in place.
         refused: pieces of input that this chunk passes over because they made no reading; counted, shown in status.
+        lost: readings before this chunk that the source had to let go, because it was not asked for longer than it can
+            remember; the device's chain will say so.
     """
 
     readings: tuple[Measured, ...] = ()
     cursor: bytes | None = None
     refused: int = 0
+    lost: int = 0
 
 
 class Source(Protocol):

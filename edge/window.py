@@ -13,6 +13,8 @@ acknowledges what it then drops.
 
 Nothing is ever dropped here. A batch refused for another reason than order blocks those behind it (the chain
 cannot continue past it) and is tried again, slower and slower, until the cause has been mended.
+
+A backlog is sealed into a part of the windows only, so that what arrives now need not wait for all of it.
 """
 
 import random
@@ -23,13 +25,16 @@ from typing import TypeAlias
 
 from ledger.receipt import Reason
 
-Place: TypeAlias = tuple[int, int]  # epoch, sequence number: compares in the order of the chain
+Place: TypeAlias = tuple[int, int]  # chain, sequence number: compares in the order of sealing
 
 # Mosquitto's default of messages in flight; paho queues beyond its own 20 out of our sight.
 MAX_UNACKNOWLEDGED = 20
 # What the aggregator may have to hold for one device, and what a rewind costs on a metered link.
 MAX_UNSTORED = 256
 MAX_UNSTORED_BYTES = 4 * 1024 * 1024
+# What a backlog may take of that: a batch of readings that arrive now finds room, and at most this much before it.
+MAX_BACKLOG = 8
+MAX_BACKLOG_BYTES = 1024 * 1024
 # Places (not batches) remembered in memory; the outbox knows the others.
 MAX_ASKING = 4096
 # Batches asked after at one time, so that a log that hands out no receipts is not sent everything again.
@@ -79,6 +84,8 @@ class Window:
         self.untracked = False
         self.blocked = False
         self._bytes = 0
+        # Those of `unstored` that are of a backlog. After a restart nobody knows any more which they were.
+        self._backlog: set[Place] = set()
         self._attempts = 0
         self._ask_attempts = 0
         # What is still to go out in this round, in order; stored ones among them are passed over.
@@ -91,12 +98,19 @@ class Window:
         """A batch of at most `size` bytes may be sealed and added."""
         return len(self.unstored) < MAX_UNSTORED and self._bytes + size <= MAX_UNSTORED_BYTES
 
-    def add(self, place: Place, size: int) -> None:
+    def backlog_room(self, size: int) -> bool:
+        """A batch of at most `size` bytes of a backlog may be sealed and added."""
+        waiting = sum(self.unstored[place] for place in self._backlog)
+        return self.room(size) and len(self._backlog) < MAX_BACKLOG and waiting + size <= MAX_BACKLOG_BYTES
+
+    def add(self, place: Place, size: int, *, backlog: bool = False) -> None:
         """A sealed batch of `size` bytes, the highest so far, wants to go out."""
         if self.unstored and place <= next(reversed(self.unstored)):
             raise ValueError(f"batch {place} does not come last")
         self.unstored[place] = size
         self._bytes += size
+        if backlog:
+            self._backlog.add(place)
         if not self.blocked:
             self._round.append(place)
 
@@ -185,6 +199,7 @@ class Window:
     def _forget(self, place: Place, now: float) -> None:
         """`place` is stored: progress, so the next silence is a first one again."""
         self._bytes -= self.unstored.pop(place)
+        self._backlog.discard(place)
         self._attempts = 0
         self._resend_at = now + self._pace.stored.delay(0, self._rng)
         if self.blocked:

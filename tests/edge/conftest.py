@@ -1,21 +1,53 @@
 """An edge agent for tests: its configuration, key and a source that yields what a test feeds it."""
 
 import asyncio
+import dataclasses
 import random
 
 import pytest
 
 from edge.agent import Agent
+from edge.clock import Moment
 from edge.config import BatchingConfig, BrokerConfig, EdgeConfig
+from edge.database import Owner
 from edge.key import create_key, load_key
 from edge.source import Chunk, Measured
 from edge.window import Backoff, Pace
+from ledger.info import Clock
+from ledger.keys import key_id
 from ledger.reading import Scalar
 from tests.edge.standin import ORIGIN, POLICY_TEXT, StandIn, policy
 
 SOURCE_ID = bytes(range(8))
 # Seconds become hundredths: the same machine, faster.
 QUICK = Pace(Backoff(0.1, 0.1, 0.5), Backoff(0.1, 0.1, 0.5), Backoff(0.1, 0.1, 0.5))
+
+
+IN_2027_NS = 1_800_000_000 * 10**9
+BOOT_ID = b"boot".ljust(16)
+
+
+class HandClock:
+    """A clock that a test sets: `now` is what it says, and time passes only where a test says so."""
+
+    def __init__(self, wall_ns=IN_2027_NS, clock=Clock.SYNCHRONISED, boot_id=BOOT_ID):
+        self.now = Moment(wall_ns, 50 * 10**9, boot_id, clock, 1000 if clock == Clock.SYNCHRONISED else None)
+
+    def read(self):
+        return self.now
+
+    def passes(self, seconds):
+        """Both clocks go on."""
+        self.steps(seconds, monotonic_s=seconds)
+
+    def steps(self, seconds, *, monotonic_s=0, clock=None):
+        """The wall clock is set, and its state with it."""
+        self.now = dataclasses.replace(
+            self.now,
+            wall_ns=self.now.wall_ns + round(seconds * 10**9),
+            monotonic_ns=self.now.monotonic_ns + round(monotonic_s * 10**9),
+            clock=self.now.clock if clock is None else clock,
+        )
 
 
 class FedSource:
@@ -71,13 +103,26 @@ def signer(directory):
 
 
 @pytest.fixture
+def owner(directory, signer):
+    """Whose outbox a test's is."""
+    return owner_of(directory, signer)
+
+
+def owner_of(directory, signer, device="dev-1"):
+    return Owner(device, ORIGIN, key_id(signer.algorithm, signer.public_key), directory / "edge.key")
+
+
+@pytest.fixture
 def source():
     return FedSource()
 
 
 def make_config(directory, broker=None, **others):
     """The configuration of a quick agent on `broker`; without one, on a port where nobody listens."""
-    where = BrokerConfig(port=broker.port, protocol=broker.protocol) if broker else BrokerConfig(port=1)
+    where = BrokerConfig(port=1)
+    if broker:
+        named = isinstance(broker, BrokerConfig)
+        where = broker if named else BrokerConfig(port=broker.port, protocol=broker.protocol)
     return EdgeConfig(
         device="dev-1",
         origin=ORIGIN,
@@ -95,14 +140,16 @@ def make_config(directory, broker=None, **others):
 def agent_for(directory, signer):
     """Makes agents on one outbox."""
 
-    def make(broker, *sources, pace=QUICK, **others):
+    def make(broker, *sources, pace=QUICK, companions=(), clock=None, **others):
         return Agent(
             make_config(directory, broker, **others),
             signer=signer,
             policy=policy(),
             sources=sources,
+            companions=companions,
             rng=random.Random(1),
             pace=pace,
+            clock=clock,
         )
 
     return make

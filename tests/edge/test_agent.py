@@ -7,13 +7,19 @@ import shutil
 import aiomqtt
 import pytest
 
+from edge.agent import ENVELOPE_OVERHEAD
+from edge.batcher import LARGEST
+from edge.config import EdgeConfig, OutboxConfig
 from edge.database import open_database
+from edge.key import create_key
 from edge.outbox_reader import Counts, OutboxReader
 from edge.source import Chunk
 from ledger.batch import Header, Notice, NoticeKind
+from ledger.info import Clock
+from ledger.keys import key_id
 from ledger.note import NoteSigner
-from ledger.receipt import Reason, Reject, Stored
-from tests.edge.conftest import FedSource, measured
+from ledger.receipt import Reason, Reject, Stored, Wanted
+from tests.edge.conftest import FedSource, HandClock, measured
 from tests.edge.standin import ORIGIN, MemoryLog, StandIn
 from vitalseal.errors import UserError
 
@@ -33,6 +39,12 @@ async def running(agent, **options):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+@pytest.fixture
+def standin_on(signer):
+    """A good aggregator on a broker."""
+    return lambda broker: StandIn(broker, signer)
 
 
 def kept(directory):
@@ -55,7 +67,7 @@ def counts_of(path):
         with OutboxReader(path) as reader:
             return reader.counts()
     except UserError:  # the file is there and its tables are not yet
-        return Counts(0, 0, 0, 0, 0, 0, 0, 0)
+        return Counts(*[0] * 11)
 
 
 async def accepted(directory, count):
@@ -174,8 +186,10 @@ async def test_agent_tells_its_size_when_a_proof_starts_elsewhere(broker, standi
 async def test_agent_says_goodbye(mosquitto, signer, agent_for, source):
     """The retained status is offline after a stop; `test_mqtt` shows the will of one that had no time for it."""
     async with StandIn(mosquitto, signer) as standin:
-        async with running(agent_for(mosquitto, source)):
+        agent = agent_for(mosquitto, source)
+        async with running(agent):
             await standin.until(lambda: [status.online for status in standin.statuses] == [True])
+            await until(lambda: agent.report().connected)
         await standin.until(lambda: [status.online for status in standin.statuses] == [True, False])
 
 
@@ -222,19 +236,235 @@ async def test_agent_with_a_source_that_cannot_be_described_is_refused(agent_for
     assert kept(directory)[0].accepted == 0
 
 
-async def test_agent_on_a_full_disk_ends_with_one_line(agent_for, source, monkeypatch):
-    """The error is one UserError, not an ExceptionGroup, and says what happened."""
+@pytest.fixture
+def small_disk(monkeypatch):
+    """The outbox's file may grow to 60 pages, until `pages` is called."""
+    databases = []
 
-    def small(path, first_epoch):
-        db = open_database(path, first_epoch)
-        db.execute("PRAGMA max_page_count = 40")
-        return db
+    def small(path, owner):
+        databases.append(open_database(path, owner))
+        databases[-1].execute("PRAGMA max_page_count = 60")
+        return databases[-1]
 
     monkeypatch.setattr("edge.outbox.open_database", small)
+    monkeypatch.setattr("edge.thread.RETRY_BASE_S", 0.01)
+    monkeypatch.setattr("edge.thread.RETRY_CAP_S", 0.05)
+    return lambda pages: databases[-1].execute(f"PRAGMA max_page_count = {pages}")
+
+
+async def until(condition):
+    """`condition()` holds."""
+    async with asyncio.timeout(WITHIN_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for is another thread's
+            await asyncio.sleep(0.01)
+
+
+async def test_agent_waits_out_a_full_disk(broker, standin, agent_for, source, directory, small_disk, caplog):
+    """It stays up and says so, once: the source is not asked meanwhile; with room again nothing is lost."""
+    agent = agent_for(broker, source)
     source.feed(20_000)
+    async with running(agent):
+        await until(lambda: "disk full" in caplog.text and agent.report().disk_full)
+        assert agent.report().states[0] == "disk full"
+        given = kept(directory)[0].accepted
+        assert given < 20_000
+        await agent._thread._once(lambda: small_disk(100_000))
+        await receipted(directory, 20_000)
+        assert not agent.report().disk_full
+    assert standin.readings == kept(directory)[1]
+    assert [caplog.text.count(said) for said in ("disk full", "room again")] == [1, 1]
+
+
+async def test_agent_that_is_stopped_on_a_full_disk_ends_with_one_line(
+    agent_for, source, directory, small_disk, monkeypatch
+):
+    """What waits for room is given up: it was not accepted, and the source replays it."""
+    monkeypatch.setattr("edge.agent.DRAIN_S", 0.2)
+    agent = agent_for(None, source)
+    source.feed(1000)
+    task = asyncio.create_task(agent.run())
+    await accepted(directory, 1000)
+    source.feed(20_000)
+    await until(lambda: agent._thread.full)
+    agent.stop()
     with pytest.raises(UserError, match="database or disk is full") as caught:
-        await agent_for(None, source).run(exit_when_done=True)
+        async with asyncio.timeout(WITHIN_S):
+            await task
     assert "\n" not in str(caught.value)
+    with OutboxReader(directory / "data" / "outbox.db") as reader:
+        assert reader._row("SELECT cursor, closed FROM cursors, state") == (str(reader.counts().accepted).encode(), 0)
+
+
+async def test_agent_over_its_budget_drops_the_oldest_and_the_chain_says_so(
+    mosquitto, signer, agent_for, source, directory, monkeypatch, caplog
+):
+    """During an outage the file stays within the budget; afterwards every reading is in a leaf or in a gap's count."""
+    monkeypatch.setattr(OutboxConfig, "max_bytes", 400_000)
+    async with StandIn(mosquitto, signer) as standin:
+        await mosquitto.down()
+        agent = agent_for(mosquitto, source)
+        async with running(agent):
+            source.feed(20_000)
+            await accepted(directory, 20_000)
+            await until(lambda: agent.report().states[0].startswith("over budget: "))
+            await until(lambda: agent.report().used_bytes <= 400_000)
+            await mosquitto.up()
+            await until_counts(directory, lambda counts: counts.receipted + counts.dropped == 20_000)
+            await until(lambda: not agent.report().gaps_pending and not agent.report().counts.batches_sealed)
+        notices = [Header.decode(header).notice for header, _ in standin.headers.values()]
+    lost = sum(notice.lost for notice in notices if notice is not None)
+    assert [notice.reason for notice in notices if notice is not None] == [1] * agent.report().gaps_declared
+    assert lost == kept(directory)[0].dropped > 1000
+    assert len(standin.readings) == 20_000 - lost
+    assert caplog.text.count("over its budget") == 1
+
+
+async def test_live_readings_overtake_a_backlog(mosquitto, signer, agent_for, source, directory):
+    """After an outage: the backlog leaves in large batches, and what is measured now is stored before it is gone."""
+    source.chunk = 200
+    source.feed(30_000)
+    async with running(agent_for(None, source)):
+        await accepted(directory, 30_000)
+    async with StandIn(mosquitto, signer) as standin:
+        standin.stores = standin.receipts = False
+        live = FedSource("live", b"livelive")
+        agent = agent_for(mosquitto, source, live)
+        async with running(agent):
+            await until(lambda: agent._courier and len(agent._courier._window.unstored) > 3)
+            await until(lambda: not agent._courier.backlog_room(LARGEST.max_bytes + ENVELOPE_OVERHEAD))
+            share = len(agent._courier._window.unstored)
+            # The aggregator says nothing yet: all that a backlog may have of the window is under way.
+            live.feed(10)
+            await standin.until(lambda: len(standin.headers) == share + 1)
+            counts = [Header.decode(header).count for header, _ in standin.headers.values()]
+            assert counts[-1] == 10
+            assert min(counts[:-1]) > 3000
+            standin.stores = standin.receipts = True
+            await receipted(directory, 30_010)
+        assert len(standin.readings) == 30_010
+        assert len(standin.headers) < 25
+
+
+async def test_agent_says_so_when_it_was_killed(mosquitto, signer, agent_for, directory):
+    """A source that cannot replay may have lost readings: the chain has a gap of unknown size."""
+
+    class Radio(FedSource):
+        async def readings(self, cursor):
+            async for chunk in super().readings(cursor):
+                yield Chunk(chunk.readings)
+
+    radio = Radio()
+    radio.feed(10)
+    agent = agent_for(None, radio)
+    task = asyncio.create_task(agent.run())
+    await accepted(directory, 10)
+    task.cancel()  # as good as a SIGKILL: nothing is closed in order
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    async with StandIn(mosquitto, signer) as standin:
+        async with running(agent_for(mosquitto, Radio())):
+            await standin.until(lambda: len(standin.headers) >= 2)
+            await receipted(directory, 10)
+        assert Header.decode(standin.headers[0, 0][0]).notice == Notice(NoticeKind.GAP, 2, None)
+        async with running(agent_for(mosquitto, Radio())):
+            await standin.until(lambda: [status.online for status in standin.statuses].count(True) == 2)
+        assert len(standin.headers) == 2
+
+
+async def test_silent_agent_sends_heartbeats(mosquitto, standin_on, agent_for, source, monkeypatch):
+    """Whoever drops the tail of a chain cannot hide it for longer than that; without a broker there are none."""
+    monkeypatch.setattr(EdgeConfig, "__post_init__", lambda _config: None)
+    async with standin_on(mosquitto) as standin, running(agent_for(mosquitto, source, heartbeat_s=0.05)):
+        await standin.until(lambda: len(standin.headers) >= 3)
+    assert {Header.decode(header).notice.kind for header, _ in standin.headers.values()} == {NoticeKind.HEARTBEAT}
+
+
+async def test_agent_holds_readings_until_its_clock_is_set(mosquitto, standin_on, agent_for, source, directory):
+    """Status names the state; the readings are on the log soon after the clock is synchronised."""
+    clock = HandClock(10**9, Clock.UNSYNCHRONISED)
+    agent = agent_for(mosquitto, source, clock=clock)
+    async with standin_on(mosquitto) as standin, running(agent):
+        source.feed(20)
+        await accepted(directory, 20)
+        await standin.until(lambda: standin.statuses)
+        assert "clock not set: 20 readings held" in agent.report().states
+        assert not standin.readings
+        clock.steps(1_800_000_000, clock=Clock.SYNCHRONISED)
+        await receipted(directory, 20)
+        assert agent.report().states == ("connected",)
+
+
+async def test_companions_run_beside_the_agent_and_end_with_it(agent_for, directory):
+    """They get the agent, are cancelled at the end, and one that raises a UserError ends it."""
+    seen = []
+
+    async def beside(agent):
+        try:
+            seen.append(agent.report().running)
+            await asyncio.Event().wait()
+        finally:
+            seen.append("over")
+
+    async def broken(_agent):
+        raise UserError("the desk says no")
+
+    agent = agent_for(None, companions=[beside])
+    async with running(agent):
+        await until(lambda: seen)
+    assert seen == [True, "over"]
+    with pytest.raises(UserError, match="the desk says no"):
+        await agent_for(None, companions=[broken]).run()
+
+
+async def test_agent_rotates_its_key(mosquitto, standin_on, agent_for, source, directory):
+    """The old chain ends where the new key was asked for, with all of it stored; a refusal leaves the old key."""
+    new = create_key(directory / "new.key")
+    asked = []
+
+    async def refuse(until):
+        asked.append(until)
+        raise UserError("not now")
+
+    async with standin_on(mosquitto) as standin:
+        agent = agent_for(mosquitto, source)
+        async with running(agent):
+            source.feed(150)
+            await receipted(directory, 150)
+            with pytest.raises(UserError, match="not now"):
+                await agent.rotate(new, refuse)
+            source.feed(50)
+            await receipted(directory, 200)
+
+            async def ask(until):
+                asked.append(until)
+                assert standin.last[:2] == (until[0], until[1] - 1)
+                source.feed(70)
+                await accepted(directory, 270)
+                standin.signer, standin.last, standin.old = new, None, standin.readings
+                standin.headers, standin.bodies = {}, {}
+
+            await agent.rotate(new, ask)
+            await receipted(directory, 270)
+            assert agent.report().key_id == key_id(1, new.public_key).hex()
+        assert asked[0][1] < asked[1][1]
+        assert standin.old + standin.readings == kept(directory)[1]
+        assert Header.decode(standin.headers[0, 0][0]).key_id == key_id(1, new.public_key)
+
+
+async def test_agent_sends_again_what_a_restored_log_asks_for(mosquitto, standin_on, agent_for, source, directory):
+    """Receipted batches too, one after another, and nothing else changes; what is not kept is passed over."""
+    async with standin_on(mosquitto) as standin, aiomqtt.Client("127.0.0.1", mosquitto.port) as other:
+        async with running(agent_for(mosquitto, source)):
+            source.feed(500)
+            await receipted(directory, 500)
+            before, sent = kept(directory), {place: len(sent) for place, sent in standin.envelopes.items()}
+            places = sorted(standin.headers)
+            wanted = Wanted(((7, 7), *places[:2], (0, 2**64 - 1), places[-1]))
+            await other.publish("vitalseal/v1/dev-1/receipt", wanted.encode(), qos=1)
+            again = {place: sent[place] + (place in wanted.places) for place in places}
+            await standin.until(lambda: {place: len(standin.envelopes[place]) for place in places} == again)
+            assert kept(directory) == before
+        assert all(len(set(sent)) == 1 for sent in standin.envelopes.values())
 
 
 async def test_agent_begins_a_new_epoch_when_its_outbox_is_lost(broker, standin, agent_for, source, directory):

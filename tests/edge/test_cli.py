@@ -11,6 +11,8 @@ import sys
 import pytest
 
 from edge.config import load
+from edge.database import Owner
+from edge.identity import validity
 from edge.key import create_key, load_key
 from edge.outbox import Outbox
 from edge.outbox_reader import OutboxReader
@@ -18,10 +20,12 @@ from edge.seal import Sealer
 from edge.setup import SourceSpec, initialise
 from edge.source import make_source
 from ledger.entry import parse_entry
+from ledger.keys import key_id
 from ledger.note import NoteSigner
 from ledger.receipt import Reason
 from tests.brokers import free_port
-from tests.edge.conftest import SOURCE_ID
+from tests.edge.conftest import SOURCE_ID, owner_of
+from tests.edge.desk import Desk
 from tests.edge.standin import ORIGIN, POLICY_TEXT, StandIn
 from tests.edge.test_outbox import LIMITS, delivery
 from vitalseal.cli import main
@@ -214,23 +218,69 @@ def test_status_of_a_restored_outbox_says_what_to_do(place, capsys):
     init()
     config = load(place / "edge.toml")
     config.data.mkdir()
-    with contextlib.closing(Outbox(config.outbox, config.key)) as outbox:
+    owner = owner_of(place, load_key(config.key), config.device)
+    with contextlib.closing(Outbox(config.outbox_file, owner)) as outbox:
         outbox.register(SOURCE_ID, "a test")
         outbox.accept([delivery(0, 3)])
         outbox.seal_next(LIMITS, Sealer(load_key(config.key), ORIGIN))
     assert status(capsys)["outdated"] is False
-    with contextlib.closing(Outbox(config.outbox, config.key)) as outbox:
+    with contextlib.closing(Outbox(config.outbox_file, owner)) as outbox:
         outbox.record_reject((0, 0), Reason.EQUIVOCATION, "another header holds this place")
     assert status(capsys)["outdated"] is True
     assert main(["edge", "status"]) == 0
     said = capsys.readouterr().out
     assert "an older copy" in said
-    assert f"move {config.outbox} away" in said
+    assert "vitalseal edge recover --config edge.toml" in said
+
+
+def test_recover_explains_before_it_does_anything(place, capsys):
+    """Without --yes: what it is for, exit 2, the outbox as it was; with it: the next epoch."""
+    init()
+    config = load(place / "edge.toml")
+    key = key_id(1, load_key(config.key).public_key)
+    config.data.mkdir()
+    owner = Owner(config.device, config.origin, key, config.key)
+    with contextlib.closing(Outbox(config.outbox_file, owner)) as outbox:
+        before = outbox.next_place()
+    assert main(["edge", "recover"]) == 2
+    assert "add --yes" in capsys.readouterr().err
+    with contextlib.closing(Outbox(config.outbox_file, owner)) as outbox:
+        assert outbox.next_place() == before == (0, 0)
+    assert main(["edge", "recover", "--yes"]) == 0
+    assert "epoch 1 begins" in capsys.readouterr().out
+
+
+def test_recover_without_an_outbox_says_that_none_is_needed(place, capsys):
+    """Starting the agent makes one."""
+    init()
+    assert main(["edge", "recover", "--yes"]) == 2
+    assert "not there" in capsys.readouterr().err
+
+
+def test_rotate_without_a_desk_says_where_it_comes_from(place, capsys):
+    """A gateway that was set up by hand has nobody to ask."""
+    init()
+    assert main(["edge", "rotate"]) == 2
+    assert "edge enroll" in capsys.readouterr().err
+
+
+def test_status_says_when_the_certificate_ends(place, capsys):
+    """For people in days, for scripts in Unix seconds."""
+    with Desk(place) as desk:
+        assert main(["edge", "enroll", desk.token()]) == 0
+    config = load(place / "edge.toml")
+    config.data.mkdir()
+    owner = Owner(config.device, config.origin, key_id(1, load_key(config.key).public_key), config.key)
+    Outbox(config.outbox_file, owner).close()
+    ends = validity(config.broker.tls.certificate).ends
+    assert status(capsys)["certificate_ends_s"] == ends
+    assert main(["edge", "status"]) == 0
+    assert "certificate    ends in 0:59:" in capsys.readouterr().out
 
 
 def test_help_says_what_each_argument_is_for(capsys):
     """Every command explains itself."""
-    for command in ("init", "run", "status"):
+    for command in ("init", "enroll", "run", "status", "rotate", "recover"):
         with pytest.raises(SystemExit) as caught:
             main(["edge", command, "--help"])
         assert caught.value.code == 0
@@ -270,8 +320,10 @@ async def test_killed_again_and_again_every_line_is_logged_once(mosquitto, place
             await standin.until(lambda enough=enough: len(standin.envelopes) >= enough, 60)
             run.kill()
             await run.wait()
+        await standin.until(lambda: not standin.statuses[-1].online, 60)  # the last one's will
         run = await asyncio.create_subprocess_exec(*VITALSEAL, "edge", "run", stderr=asyncio.subprocess.DEVNULL)
-        await standin.until(lambda: len(standin.readings) == written, 60)
+        # Online, because it may have nothing to deliver, and takes signals in good order only once it works.
+        await standin.until(lambda: len(standin.readings) == written and standin.statuses[-1].online, 60)
         run.send_signal(signal.SIGTERM)
         assert await run.wait() == 0
         with OutboxReader(place / "data" / "outbox.db") as reader:

@@ -8,7 +8,7 @@ import pytest
 from edge import collect
 from edge.collect import Collector
 from edge.source import Chunk
-from tests.edge.conftest import measured
+from tests.edge.conftest import HandClock, measured
 
 
 class Radio:
@@ -36,9 +36,7 @@ def collector(source, accept, commit_s=0.001):
     async def cursor(_name):
         return None
 
-    return Collector(
-        [source], commit_s=commit_s, cursor=cursor, accept=accept, accepted=lambda *_: None, rng=random.Random(1)
-    )
+    return Collector([source], commit_s=commit_s, cursor=cursor, accept=accept, clock=HandClock(), rng=random.Random(1))
 
 
 @pytest.mark.parametrize("turns", range(6))

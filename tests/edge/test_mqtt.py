@@ -121,20 +121,27 @@ async def test_loss_and_return_are_logged_once_each(mosquitto, caplog):
     assert attempts >= 5
 
 
-async def test_refused_publish_is_logged_by_its_reason(tmp_path, caplog):
-    """MQTT 5 says why a publish was refused (aiomqtt does not pass it on); it is said once, and not an exception."""
+async def test_device_that_may_not_publish_connects_anew(tmp_path, caplog):
+    """MQTT 5 says so in the PUBACK (aiomqtt does not pass it on): it is logged once, and what the next CONNECT says."""
     acl = tmp_path / "acl"
     acl.write_text("topic readwrite vitalseal/v1/dev-1/status\ntopic read vitalseal/v1/dev-1/receipt\n")
     broker = Mosquitto(tmp_path, f"acl_file {acl}")
     await broker.up()
+    connections = []
 
     async def serve(connection):
-        for _ in range(3):
+        connections.append(connection)
+        if len(connections) < 3:
             await connection.publish_batch(b"envelope")
 
-    await once(uplink(broker, "5"), serve)
+    async def pause(_delay):
+        assert (link.state, link.why) == ("away", "it refuses what this device publishes: not authorized")
+
+    link = uplink(broker, "5", pause=pause)
+    await once(link, serve)
     await broker.down()
-    assert [record.getMessage() for record in caplog.records] == ["broker refused a publish: Not authorized (0x87)"]
+    assert len(connections) == 3
+    assert caplog.records[0].getMessage() == "broker refused a publish: Not authorized (0x87)"
 
 
 async def test_nobody_listening_is_tried_again_with_growing_pauses():

@@ -14,7 +14,8 @@ from edge.agent import ENVELOPE_OVERHEAD
 from edge.batcher import Limits
 from edge.config import MAX_BATCH_BYTES
 from edge.database import MAX_SQLITE, locked
-from edge.outbox import Delivery, Outbox
+from edge.intake import Delivery
+from edge.outbox import Outbox
 from edge.outbox_reader import OutboxReader
 from edge.seal import Sealer
 from ledger.batch import Anchor, Header, Notice, NoticeKind, header_hash
@@ -22,17 +23,20 @@ from ledger.envelope import MAX_ENVELOPE, parse_envelope
 from ledger.info import MAX_DESCRIPTION, MAX_SOURCES
 from ledger.reading import Reading
 from ledger.receipt import Reason
-from tests.edge.conftest import SOURCE_ID, measured
+from tests.edge.conftest import SOURCE_ID, HandClock, measured
 from tests.edge.standin import ORIGIN
 from vitalseal.errors import UserError
 
+MOMENT = HandClock().read()
 LIMITS = Limits(max_readings=10, max_bytes=20_000, max_age_s=1.0)
 
 
-def delivery(start, count, *, name="fed", cursor=None, refused=0):
+def delivery(start, count, *, name="fed", cursor=None, refused=0, moment=MOMENT, lost=0):
     items = [measured(at) for at in range(start, start + count)]
-    readings = tuple((SOURCE_ID, item.sensor_time_ns, item.received(SOURCE_ID, 0).encode()) for item in items)
-    return Delivery(name, readings, cursor, refused)
+    readings = tuple(
+        (SOURCE_ID, item.sensor_time_ns, item.received(SOURCE_ID, moment.wall_ns).encode()) for item in items
+    )
+    return Delivery(name, readings, cursor, refused, moment, lost)
 
 
 @pytest.fixture
@@ -41,14 +45,14 @@ def path(directory):
 
 
 @pytest.fixture
-def reopen(path, directory):
+def reopen(path, owner):
     """Opens the outbox, closing it first if it is open."""
     opened = []
 
     def make():
         while opened:
             opened.pop().close()
-        opened.append(Outbox(path, directory / "edge.key"))
+        opened.append(Outbox(path, owner))
         opened[0].register(SOURCE_ID, "a test")
         return opened[0]
 
@@ -85,7 +89,7 @@ def test_accepting_moves_readings_cursor_and_count_together(outbox, path):
 
 def test_failed_accept_leaves_nothing(outbox, path):
     """A delivery that cannot be committed takes its neighbours in the transaction with it, cursors included."""
-    stranger = Delivery("stranger", ((b"unknown!", 0, b""),), b"1", 0)
+    stranger = Delivery("stranger", ((b"unknown!", 0, b""),), b"1", 0, MOMENT)
     with pytest.raises(UserError, match="NOT NULL"):
         outbox.accept([delivery(0, 5, cursor=b"5"), stranger])
     with OutboxReader(path) as reader:
@@ -134,7 +138,7 @@ def test_anchor_of_the_next_batch_is_the_largest_verified_checkpoint(outbox, sea
     outbox.settle(Anchor(3, bytes([1] * 32)), b"signed 3", [])
     outbox.accept([delivery(0, 1)])
     outbox.seal_next(LIMITS, sealer)
-    header = Header.decode(outbox.signed_header((0, 0))[0])
+    header = Header.decode(outbox.unreceipted_at((0, 0))[0][1])
     assert (header.anchor, outbox.checkpoint()) == (Anchor(7, bytes(32)), b"signed 7")
 
 
@@ -147,7 +151,7 @@ def test_states_only_rise(outbox, sealer):
     outbox.settle(Anchor(1, bytes(32)), b"signed", [((0, 1), 4)])
     assert outbox.mark_stored([((0, 0), 5), ((0, 1), 5)]) == []
     assert (outbox.unstored(), outbox.unreceipted(9)) == ([], ([(0, 0)], False))
-    assert outbox.signed_header((0, 1)) is None
+    assert outbox.unreceipted_at((0, 1)) == []
     assert outbox.open_batches() == 1
 
 
@@ -187,7 +191,7 @@ def test_ids_are_not_used_twice_after_a_purge(outbox, sealer):
     outbox.settle(Anchor(1, bytes(32)), b"signed", [((0, 0), 0)])
     assert outbox.purge(0.0) == 1
     outbox.accept([delivery(10, 3)])
-    assert outbox.open_readings()[0] == 3
+    assert outbox.standing().live == 3
     assert outbox.seal_next(LIMITS, sealer).readings == 3
 
 
@@ -214,7 +218,7 @@ def test_batch_with_every_source_described_fits_what_the_window_is_asked_for(out
     for source in longest:
         outbox.register(source, "d" * MAX_DESCRIPTION)
     readings = [(source, 0, measured(0).received(source, 0).encode()) for source in longest]
-    outbox.accept([Delivery("fed", tuple(readings), None, 0)])
+    outbox.accept([Delivery("fed", tuple(readings), None, 0, MOMENT)])
     sealed = outbox.seal_next(Limits(200, 20_000, 1.0), sealer)
     assert sealed.readings == MAX_SOURCES
     assert sealed.size - sealed.reading_bytes <= ENVELOPE_OVERHEAD
@@ -234,11 +238,11 @@ def test_lost_outbox_begins_the_next_epoch_with_a_notice(outbox, sealer, path, r
     assert (header.notice, header.previous) == (Notice(NoticeKind.OUTBOX_LOST), None)
 
 
-def test_second_writer_is_refused(outbox, path, directory):
+def test_second_writer_is_refused(outbox, path, owner):
     """The lock is held for as long as the outbox is open, and seen from outside."""
     assert locked(path)
     with pytest.raises(UserError, match="another agent is using it"):
-        Outbox(path, directory / "edge.key")
+        Outbox(path, owner)
 
 
 def test_reader_cannot_write_and_sees_one_moment(outbox, sealer, path):
@@ -248,7 +252,7 @@ def test_reader_cannot_write_and_sees_one_moment(outbox, sealer, path):
         outbox.seal_next(LIMITS, sealer)
         counts = reader.counts()
         assert counts.accepted == counts.unsealed + counts.sealed + counts.stored + counts.receipted
-        assert reader.batch(0, 0).signature == outbox.signed_header((0, 0))[1]
+        assert reader.batch(0, 0).signature == outbox.unreceipted_at((0, 0))[0][2]
         with pytest.raises(UserError, match="readonly"):
             reader._row("DELETE FROM readings RETURNING id")
 
@@ -260,17 +264,17 @@ def test_reader_of_no_outbox_says_so(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_file_that_is_no_outbox_is_refused(path, directory):
+def test_file_that_is_no_outbox_is_refused(path, owner):
     """Garbage is one line, and stays as it was."""
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(UserError, match="not a database"):
-        Outbox(path, directory / "edge.key")
+        Outbox(path, owner)
     assert path.read_bytes() == b"not a database" * 100
 
 
-def test_damaged_outbox_says_what_to_do_and_promises_nothing(path, directory):
+def test_damaged_outbox_says_what_to_do_and_promises_nothing(path, owner):
     """What a broken disk took may have been accepted: the line must not say that nothing is lost."""
-    Outbox(path, directory / "edge.key").close()
+    Outbox(path, owner).close()
     path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 4096 * 20)
     said = "malformed; the file is damaged; keep it for a repair"
     with OutboxReader(path) as reader, pytest.raises(UserError, match=said) as caught:
@@ -278,7 +282,7 @@ def test_damaged_outbox_says_what_to_do_and_promises_nothing(path, directory):
     assert "lost" not in str(caught.value).partition("damaged")[0]
 
 
-def test_file_system_without_write_ahead_log_is_refused(path, directory, monkeypatch):
+def test_file_system_without_write_ahead_log_is_refused(path, owner, monkeypatch):
     """SQLite goes on without one in silence; then readers would block the agent, and syncs mean something else."""
     connect = sqlite3.connect
 
@@ -287,10 +291,10 @@ def test_file_system_without_write_ahead_log_is_refused(path, directory, monkeyp
 
     monkeypatch.setattr("edge.database.sqlite3.connect", without_shared_memory)
     with pytest.raises(UserError, match="allows no write-ahead log"):
-        Outbox(path, directory / "edge.key")
+        Outbox(path, owner)
 
 
-def test_outbox_of_another_owner_is_one_line(path, directory, monkeypatch):
+def test_outbox_of_another_owner_is_one_line(path, owner, monkeypatch):
     """Its mode cannot be set: an error of the file system, said like SQLite's."""
 
     def refuse(*_args, **_others):
@@ -298,14 +302,14 @@ def test_outbox_of_another_owner_is_one_line(path, directory, monkeypatch):
 
     monkeypatch.setattr("os.chmod", refuse)
     with pytest.raises(UserError, match=r"^outbox .*outbox.db: Operation not permitted$"):
-        Outbox(path, directory / "edge.key")
+        Outbox(path, owner)
 
 
-def test_failed_opening_leaves_no_connection(path, directory):
+def test_failed_opening_leaves_no_connection(path, owner):
     """Closed at once, not when the garbage collector comes by: Python 3.13 warns of that."""
     path.write_bytes(b"not a database" * 100)
     errors = []  # a traceback would keep its connection alive
-    for opening in (lambda: Outbox(path, directory / "edge.key"), lambda: OutboxReader(path)):
+    for opening in (lambda: Outbox(path, owner), lambda: OutboxReader(path)):
         with pytest.raises(UserError, match="not a database") as caught:
             opening()
         errors.append(caught.value)
@@ -337,9 +341,10 @@ CHILD = textwrap.dedent(
     from edge.outbox import Outbox
     from edge.seal import Sealer
     from edge.key import load_key
+    from tests.edge.conftest import owner_of
     from tests.edge.test_outbox import LIMITS, ORIGIN, SOURCE_ID, delivery
     directory = Path(sys.argv[1])
-    outbox = Outbox(directory / "outbox.db", directory / "edge.key")
+    outbox = Outbox(directory / "outbox.db", owner_of(directory, load_key(directory / "edge.key")))
     outbox.register(SOURCE_ID, "a test")
     sealer = Sealer(load_key(directory / "edge.key"), ORIGIN)
     at = int(outbox.cursor("fed") or 0)
@@ -353,7 +358,7 @@ CHILD = textwrap.dedent(
 )
 
 
-def test_killed_writer_loses_nothing_accepted_and_reseals_nothing(directory, path):
+def test_killed_writer_loses_nothing_accepted_and_reseals_nothing(directory, owner, path):
     """SIGKILL at any point, six times: everything acknowledged is there, once, and every sealed batch unchanged."""
     accepted, sealed = 0, {}
 
@@ -376,7 +381,7 @@ def test_killed_writer_loses_nothing_accepted_and_reseals_nothing(directory, pat
                 note(line)
         child.wait()
         child.stdout.close()
-        outbox = Outbox(path, directory / "edge.key")
+        outbox = Outbox(path, owner)
         with OutboxReader(path) as reader:
             times = [Reading.decode(body).sensor_time_ns for body in reader.bodies()]
         assert times == [measured(at).sensor_time_ns for at in range(len(times))]

@@ -20,8 +20,8 @@ from tests.edge.test_outbox import delivery
 
 
 @pytest.fixture
-def outbox(directory):
-    outbox = Outbox(directory / "outbox.db", directory / "edge.key")
+def outbox(directory, owner):
+    outbox = Outbox(directory / "outbox.db", owner)
     outbox.register(SOURCE_ID, "a test")
     yield outbox
     outbox.close()
@@ -47,7 +47,7 @@ def seal_batch(outbox, signer, log):
     def seal(into=log):
         outbox.accept([delivery(0, 3)])
         place = outbox.seal_next(Limits(10, 20_000, 1.0), Sealer(signer, ORIGIN)).place
-        return (*place, into.append(BatchEntry(*outbox.signed_header(place)).encode()))
+        return (*place, into.append(BatchEntry(*outbox.unreceipted_at(place)[0][1:]).encode()))
 
     return seal
 

@@ -271,3 +271,45 @@ def test_backoff_grows_with_full_jitter_up_to_its_cap():
         delays = [backoff.delay(attempts, rng) - 1.0 for _ in range(500)]
         assert 0.0 <= min(delays) < top * 0.05
         assert top * 0.95 < max(delays) <= top
+
+
+def test_backlog_has_a_part_of_the_window_only(window):
+    """Eight batches or a megabyte; what arrives now finds room beside it, and each that is stored makes room again."""
+    for seq in range(room.MAX_BACKLOG):
+        assert window.backlog_room(1000)
+        window.add((0, seq), 1000, backlog=True)
+    assert not window.backlog_room(1000)
+    window.add((0, room.MAX_BACKLOG), 1000)
+    window.stored((0, room.MAX_BACKLOG), 0.0)
+    assert not window.backlog_room(1000)
+    window.stored((0, 0), 0.0)
+    assert window.backlog_room(room.MAX_BACKLOG_BYTES - 7000)
+    assert not window.backlog_room(room.MAX_BACKLOG_BYTES - 6999)
+
+
+def test_receipts_that_are_withheld_for_weeks_cost_neither_window_nor_memory_nor_traffic(window):
+    """`stored` opens the window; places are remembered up to a bound, and asked after slower and slower."""
+    window.connected(0.0)
+    now, seq, asked = 0.0, 0, 0
+    for _ in range(3 * 7 * 24):  # an hour a turn, three weeks
+        now += 3600.0
+        new = [(0, seq + at) for at in range(60)]
+        seq += 60
+        for place in new:
+            assert window.room(1000)
+            window.add(place, 1000)
+        sent = drain(window, now)
+        asked += len(set(sent) - set(new))
+        for place in new:
+            window.stored(place, now)
+        assert len(window.asking) <= room.MAX_ASKING
+    assert window.untracked
+    assert not window.unstored
+    assert asked <= 3 * 7 * 24 * room.ASK_BURST
+    waits = []
+    for _ in range(20):
+        waits.append(window.wake_at() - now)
+        now += waits[-1]
+        assert len(drain(window, now)) == room.ASK_BURST
+    assert min(waits) >= PACE.receipt.floor_s
+    assert sum(waits) / len(waits) > PACE.receipt.floor_s + PACE.receipt.cap_s / 4

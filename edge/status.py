@@ -1,0 +1,185 @@
+"""How an agent stands: one report for people, for scripts and for whoever watches it.
+
+The outbox is the source of nearly all of it, so that it can be told while no agent runs, and by another process.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge.clock import ClockReader, SystemClock
+from edge.config import EdgeConfig
+from edge.courier import reason_name
+from edge.database import locked
+from edge.outbox_reader import Counts, LastReject, OutboxReader
+from ledger.info import Clock
+from ledger.receipt import Reason
+
+# A file system with less room is full: the next transaction, and the write-ahead log's, may not fit.
+FULL_BELOW = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One agent at one moment. JSON-able by `as_json`.
+
+    Attributes:
+        states: what a person must know first, in words; never empty.
+        running, connected: an agent works on the outbox; it has a connection to the broker.
+        broker, broker_why: see `mqtt.Uplink.state` and `why`.
+        counts: see `Counts`.
+        oldest_unstored_s: seconds since the oldest reading was received that the aggregator lacks, None if it has all.
+        checkpoint_size: of the largest verified checkpoint, None before the first.
+        last_reject: see there; `outdated`: it shows that this outbox is not the latest one of its key; `key_ended`:
+            the log takes nothing more of this key.
+        refused_input: by source, pieces of input that made no reading.
+        gaps_declared, gaps_pending: gap headers sealed, and reasons that the chain does not tell of yet.
+        used_bytes, max_bytes: of the outbox's disk budget; `over_budget`: readings are dropped to keep it.
+        purged_early: batches with a receipt that were deleted before `keep_days` for want of room.
+        disk_full: nothing can be accepted until there is room.
+        clock: 0 unknown, 1 synchronised, 2 not synchronised; `clock_error_ns` its estimated error, if known.
+    """
+
+    device: str
+    key_id: str
+    origin: str
+    epoch: int
+    running: bool
+    connected: bool
+    broker: str
+    broker_why: str
+    counts: Counts
+    oldest_unstored_s: float | None
+    checkpoint_size: int | None
+    last_reject: LastReject | None
+    outdated: bool
+    key_ended: bool
+    refused_input: dict[str, int]
+    gaps_declared: int
+    gaps_pending: int
+    used_bytes: int
+    max_bytes: int
+    over_budget: bool
+    purged_early: int
+    disk_full: bool
+    clock: int
+    clock_error_ns: int | None
+    states: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The states follow from the rest."""
+        object.__setattr__(self, "states", tuple(_states(self)))
+
+    def as_json(self) -> dict[str, Any]:
+        """One flat object of what `json` can write; the counts stand beside the rest."""
+        table = asdict(self)
+        return {**table.pop("counts"), **table}
+
+
+def read_report(config: EdgeConfig, key_id: bytes) -> Report:
+    """The report of the agent that `config` describes, whether it runs or not, from beside it; raises UserError."""
+    running = locked(config.outbox_file) if config.outbox_file.exists() else False
+    return make_report(config, key_id, running=running, disk_full=running and _full(config.data), clock=SystemClock())
+
+
+def make_report(config: EdgeConfig, key_id: bytes, *, running: bool, disk_full: bool, clock: ClockReader) -> Report:
+    """The report from what the outbox holds, and what only a running agent knows; raises UserError."""
+    now = clock.read()
+    with OutboxReader(config.outbox_file) as reader:
+        facts, counts, anchor = reader.facts(), reader.counts(), reader.anchor()
+        reject, waiting, oldest_ns = reader.last_reject(), reader.waiting_reject(), reader.oldest_unstored_ns()
+        outdated, refused, used = reader.outdated() is not None, reader.refused(), reader.used()
+    return Report(
+        device=config.device,
+        key_id=key_id.hex(),
+        origin=config.origin,
+        epoch=facts.epoch,
+        running=running,
+        connected=running and facts.broker == "connected",
+        broker=facts.broker,
+        broker_why=facts.broker_why,
+        counts=counts,
+        oldest_unstored_s=None if oldest_ns is None else round((now.wall_ns - oldest_ns) / 1e9, 1),
+        checkpoint_size=None if anchor is None else anchor.size,
+        last_reject=reject,
+        outdated=outdated,
+        key_ended=waiting is not None and waiting.reason == Reason.ENDED_KEY,
+        refused_input=refused,
+        gaps_declared=facts.gaps_declared,
+        gaps_pending=facts.gaps_pending,
+        used_bytes=used,
+        max_bytes=config.outbox.max_bytes,
+        over_budget=bool(facts.over_budget),
+        purged_early=facts.purged_early,
+        disk_full=disk_full,
+        clock=int(now.clock),
+        clock_error_ns=now.error_ns,
+    )
+
+
+def for_people(report: Report) -> str:
+    """The report at a glance: the named states, then the numbers behind them."""
+    counts, oldest, size = report.counts, report.oldest_unstored_s, report.checkpoint_size
+    reject = report.last_reject
+    share = 100 * report.used_bytes // report.max_bytes
+    lines = [
+        ("device", f"{report.device}: {'; '.join(report.states)}"),
+        ("key id", report.key_id),
+        ("log", report.origin),
+        ("accepted", f"{counts.accepted} readings"),
+        ("  open", f"{counts.unsealed} readings, {counts.backlog} of them a backlog, {counts.held} held"),
+        ("  sealed", f"{counts.sealed} readings in {counts.batches_sealed} batches"),
+        ("  stored", f"{counts.stored} readings in {counts.batches_stored} batches"),
+        ("  receipted", f"{counts.receipted} readings in {counts.batches_receipted} batches"),
+        ("  dropped", f"{counts.dropped} readings"),
+        ("oldest unsent", "nothing waits" if oldest is None else f"{oldest} s"),
+        ("gaps", f"{report.gaps_declared} declared in the chain, {report.gaps_pending} still to be"),
+        ("outbox", f"{report.used_bytes / 1e6:.1f} of {report.max_bytes / 1e6:.0f} MB ({share} %)"),
+        ("clock", Clock(report.clock).name.lower()),
+        ("checkpoint", "none verified yet" if size is None else f"size {size} is the largest verified"),
+        ("last reject", "none" if reject is None else _reject(reject)),
+    ]
+    lines += [(f"refused from {name}", f"{count} pieces of input") for name, count in report.refused_input.items()]
+    return "\n".join(f"{label:<14} {value}" for label, value in lines)
+
+
+def _states(report: Report) -> Sequence[str]:
+    """What a person must know first, the worst first."""
+    counts = report.counts
+    states = []
+    if report.outdated:
+        states.append("outdated outbox")
+    if report.key_ended:
+        states.append("key ended")
+    if report.disk_full:
+        states.append("disk full")
+    if report.over_budget:
+        states.append(f"over budget: {counts.dropped} readings dropped so far")
+    if counts.held:
+        states.append(f"clock not set: {counts.held} readings held")
+    states.append(_connection(report))
+    return states
+
+
+def _connection(report: Report) -> str:
+    if not report.running:
+        return "not running"
+    if report.connected:
+        return "connected"
+    why = f": {report.broker_why}" if report.broker_why else ""
+    if report.broker == "tls":
+        unset = report.clock == Clock.UNSYNCHRONISED or report.counts.held
+        return f"tls refused, clock not set{why}" if unset else f"tls refused{why}"
+    return f"no broker{why}"
+
+
+def _reject(reject: LastReject) -> str:
+    place = "no batch named" if reject.seq is None else f"batch {reject.epoch}/{reject.seq}"
+    return f"{place}: {reason_name(reject.reason)}: {reject.detail}"
+
+
+def _full(directory: Path) -> bool:
+    room = os.statvfs(directory)
+    return room.f_bavail * room.f_frsize < FULL_BELOW
