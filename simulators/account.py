@@ -31,8 +31,8 @@ from ledger.tiles import TileReader
 from ledger.verify import verify_proof
 from ledger.writer.create import POLICY, POLICY_PQ, TRUST
 from ledger.writer.files import list_files, read_file
-from ledger.writer.local import PUBLIC, LocalReader
 from ledger.writer.prove import Prover
+from ledger.writer.reader import PUBLIC, LocalReader
 
 PROOFS = "proofs"
 SUFFIX = ".tlog-proof"

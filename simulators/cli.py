@@ -1,4 +1,4 @@
-"""`vitalseal simulate fleet | faults`."""
+"""`vitalseal simulate fleet | load | faults`."""
 
 import argparse
 import signal
@@ -23,6 +23,7 @@ DRAIN_WITHIN_S = 120.0
 STOP_WITHIN_S = 15.0
 LOOK_EVERY_S = 0.25
 TELL_EVERY_S = 5.0
+MAX_BACKLOG = 100_000_000  # some ten gigabytes of outbox
 MAX_DEVICES = 1000  # each is a process of some 40 MB
 
 
@@ -45,6 +46,20 @@ def register(parser: argparse.ArgumentParser) -> None:
     fleet.add_argument("--seconds", type=positive, metavar="N", help="stop the sources after this long (never)")
     fleet.add_argument("--exit-when-done", action="store_true", help="play every recording once, then end")
     fleet.set_defaults(run=_fleet)
+    load = commands.add_parser(
+        "load",
+        help="a gateway with a backlog, which goes on measuring while it drains",
+        description="Starts a broker, an aggregator and one agent whose outbox holds a backlog, and measures how fast "
+        "that drains, how long live readings wait meanwhile, and how much memory the agent takes.",
+        epilog="The last line on stdout is  load: backlog=N live=N seconds=S rate=R receipted_s=S live_median_s=S "
+        "live_worst_s=S resident_mb=M : readings, seconds until the backlog was stored and until it had its receipts, "
+        "readings stored a second, how long the oldest live reading waited to be stored. Exit code 2: it does not "
+        "drain.",
+    )
+    load.add_argument("--backlog", type=_backlog, default=100_000, metavar="N", help="readings (%(default)s)")
+    load.add_argument("--speed", type=positive, default=10.0, metavar="S", help="of the live sensor (%(default)s)")
+    load.add_argument("--data", type=Path, metavar="DIR", help="a new directory, which stays (a temporary one)")
+    load.set_defaults(run=_load)
     faults_cli.register(commands.add_parser("faults", help="programs killed and lied to, and what comes of it"))
 
 
@@ -62,6 +77,27 @@ def device_count(text: str) -> int:
     if not 1 <= number <= MAX_DEVICES:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MAX_DEVICES}")
     return number
+
+
+def _backlog(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= MAX_BACKLOG:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MAX_BACKLOG}")
+    return number
+
+
+def _load(args: argparse.Namespace) -> int:
+    from simulators.load import run_load
+
+    log.set_up()
+    drained = run_load(args.backlog, args.speed, _say_on_terminal, args.data)
+    print(drained.line(), flush=True)
+    return OK
+
+
+def _say_on_terminal(text: str) -> None:
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
 
 
 def _fleet(args: argparse.Namespace) -> int:

@@ -1,7 +1,8 @@
 """The whole pipeline on one machine: broker, aggregator, devices, status page; then the account of all of it.
 
     <data>/            the aggregator's data: log/, policy.txt, trust.txt, readings.db; proofs/ at the end
-    <data>/devices/    one directory for each device
+    <data>/broker/     the broker's configuration and certificates, as `aggregator init` makes them
+    <data>/devices/    one directory for each device, enrolled with a one-time token
     <data>/witnesses/  three of them, of which two have to cosign each checkpoint
     <data>/logs/       what broker and aggregator say
 
@@ -18,12 +19,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aggregator.setup import CONFIG, initialise
+from aggregator.authority import FOLDER as BROKER
+from aggregator.setup import CONFIG, Identity, initialise
 from dashboard.server import StatusServer
 from ledger.console import stop_signals
 from ledger.writer.create import POLICY, POLICY_PQ
 from simulators.account import Account, settle
-from simulators.broker import HOST, Choice, check_free, free_port, start_broker
+from simulators.broker import HOST, PROTOCOLS, Choice, check_free, choose, free_port, start_broker
 from simulators.fleet import Target, lay_out
 from simulators.pipeline import Pipeline
 from simulators.terminal import make_view
@@ -65,8 +67,7 @@ def run_demo(settings: Settings) -> Account:
         stop = stack.enter_context(stop_signals())
         view = stack.enter_context(make_view())
         _make_directories(data)
-        broker = start_broker(data / LOGS, choice=settings.broker)
-        stack.callback(broker.stop)
+        broker_kind, broker_port = choose(settings.broker), free_port()
         # Fresh, as every log's name must be: two histories under one name are what auditors look for.
         origin = f"demo.vitalseal.example/{secrets.token_hex(6)}"
         witnesses = lay_out_witnesses(data / WITNESSES, [data / POLICY, data / POLICY_PQ])
@@ -76,13 +77,16 @@ def run_demo(settings: Settings) -> Account:
             data,
             origin,
             HOST,
-            broker.port,
-            broker.protocol,
+            broker_port,
+            PROTOCOLS[broker_kind],
             witnesses=[witness.lines for witness in witnesses],
             quorum=QUORUM,
             quiet_interval_s=1.0,
+            identity=Identity(desk_port=free_port()),
         )
-        target = Target(data, origin, HOST, broker.port, broker.protocol)
+        broker = start_broker(data / LOGS, port=broker_port, choice=broker_kind, made=data / BROKER)
+        stack.callback(broker.stop)
+        target = Target(data, origin, HOST, broker.port, broker.protocol, desk=data / CONFIG)
         fleet = lay_out(data / DEVICES, target, count=settings.devices, speed=SPEED, loop=True)
         pipeline = Pipeline(data, data / LOGS / "aggregator.log", broker, fleet, view, witnesses)
         stack.callback(pipeline.stop)

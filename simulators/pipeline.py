@@ -22,7 +22,7 @@ from ledger.checkpoint import parse_checkpoint
 from ledger.fsck import CHECKPOINT_PATH
 from ledger.note import parse_note
 from ledger.writer.files import read_file
-from ledger.writer.local import PUBLIC
+from ledger.writer.reader import PUBLIC
 from simulators.broker import Broker
 from simulators.fleet import Device, Fleet
 from simulators.process import Child
@@ -77,6 +77,8 @@ class Pipeline:
             if time.monotonic() > deadline_s:
                 raise UserError(f"the aggregator does not serve: {self._aggregator.last_words()}")
             self._look("starting")
+        if not stop.is_set():
+            self._fleet.enrol()
         self._fleet.start()
 
     def stop(self) -> None:

@@ -9,14 +9,15 @@
 Both are `edge.source.Source`; the schedule and its cursor are in `replay`.
 """
 
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from edge.source import Chunk, read_options
+from edge.source import Chunk, Measured, read_options
 from ledger.info import MAX_DESCRIPTION
 from simulators import recordings
 from simulators.recorded import recorded_series
@@ -122,6 +123,13 @@ class _ReplayedSource(ABC, Generic[Options]):
             clock=self._clock,
             stopped=lambda: self._options.stop is not None and self._options.stop.exists(),
         )
+
+    def statements(self) -> Iterator[Measured]:
+        """All that the series ever states, in order, whatever of it was due or taken; without end where it has none."""
+        for position in itertools.count():
+            if (step := self._series.step(position)) is None:
+                return
+            yield from step.readings
 
 
 class RecordingSource(_ReplayedSource[RecordingOptions]):

@@ -18,8 +18,9 @@ from ledger.service.monitor_evidence import check_split, parse_claims
 from ledger.service.monitor_state import EVIDENCE
 from ledger.writer.create import POLICY, POLICY_PQ, create_log, load_log_keys, load_policy, load_witnesses
 from ledger.writer.files import read_file
-from ledger.writer.local import PUBLIC, LocalStorage
+from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter, Quorum
+from ledger.writer.reader import PUBLIC
 from ledger.writer.storage import Submission
 from ledger.writer.witnesses import Witnesses
 from simulators.broker import HOST, free_port

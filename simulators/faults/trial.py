@@ -5,6 +5,7 @@ states what has to hold; what does not hold is unexplained. Whatever it started 
 """
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -32,11 +33,16 @@ class UnexplainedError(Exception):
     """Something did not come out as it has to; one line."""
 
 
+class NotRunError(Exception):
+    """The scenario needs what this machine has not; one line that says what, and how to get it."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What came of one scenario. `unexplained` is empty exactly if everything held.
 
-    `accepted` and `in_log` count readings, `gaps` those that a device declared lost; `times_s` are measured.
+    `accepted` and `in_log` count readings, `gaps` those that a device declared lost; `times_s` are measured. A scenario
+    with `not_run` was not tried at all, and has not passed.
     """
 
     name: str
@@ -46,16 +52,35 @@ class Outcome:
     in_log: int = 0
     gaps: int = 0
     times_s: dict[str, float] = field(default_factory=dict)
+    not_run: str | None = None
     unexplained: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much is tried.
+
+    Attributes:
+        seconds: for which devices measure in one scenario, all its phases together, at the least.
+        kills: how many programs are killed where a scenario is about killing.
+        seed: of every random choice; the moments at which programs are hit remain the machine's.
+    """
+
+    seconds: float
+    kills: int
+    seed: int
 
 
 class Trial:
     """One run of one scenario in `directory`; used from the main thread."""
 
-    def __init__(self, directory: Path, seconds: float, outcome: Outcome, say: Callable[[str], None]) -> None:
-        """Sources are to run for about `seconds` in each phase; `say` hears what is done as it is done."""
+    def __init__(self, directory: Path, bounds: Bounds, outcome: Outcome, say: Callable[[str], None]) -> None:
+        """`say` hears what is done as it is done."""
         self.directory = directory
-        self.seconds = seconds
+        self.seconds = bounds.seconds
+        self.kills = bounds.kills
+        # A string seeds through SHA-512: the same on every machine and Python.
+        self.rng = random.Random(f"{bounds.seed}:{outcome.name}")
         self.outcome = outcome
         self.stack = ExitStack()
         self._say = say
@@ -128,15 +153,17 @@ class Trial:
 Scenario = Callable[[Trial], None]
 
 
-def run_scenario(name: str, scenario: Scenario, directory: Path, seconds: float, say: Callable[[str], None]) -> Outcome:
+def run_scenario(name: str, scenario: Scenario, directory: Path, bounds: Bounds, say: Callable[[str], None]) -> Outcome:
     """What came of `scenario`, in its own directory below `directory`; nothing that it started is left."""
     outcome = Outcome(name)
-    trial = Trial(directory / name, seconds, outcome, say)
+    trial = Trial(directory / name, bounds, outcome, say)
     trial.directory.mkdir(parents=True)
     began_s = time.monotonic()
     try:
         with trial.stack:
             scenario(trial)
+    except NotRunError as error:
+        outcome.not_run = str(error)
     except (UnexplainedError, UserError, LedgerError, StorageError, OSError) as error:
         outcome.unexplained.append(str(error))
     except subprocess.TimeoutExpired as error:
@@ -167,8 +194,9 @@ def summary(outcomes: Sequence[Outcome]) -> str:
         sum(getattr(outcome, name) for outcome in outcomes) for name in ("kills", "accepted", "in_log", "gaps")
     )
     unexplained = sum(len(outcome.unexplained) for outcome in outcomes)
+    run = sum(outcome.not_run is None for outcome in outcomes)
     return (
-        f"faults: scenarios={len(outcomes)} kills={kills} accepted={accepted} in_log={in_log} gaps={gaps} "
+        f"faults: scenarios={run} kills={kills} accepted={accepted} in_log={in_log} gaps={gaps} "
         f"unexplained={unexplained}"
     )
 

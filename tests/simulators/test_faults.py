@@ -2,15 +2,32 @@
 
 import json
 import re
+import shutil
+import signal
+import sqlite3
+import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from edge.key import load_key
+from ledger.keys import key_id
 from simulators.faults import trial as faults
+from simulators.faults.reckoning import Ledgered, reckon
 from simulators.faults.table import SCENARIOS
-from simulators.faults.trial import Outcome, Trial, UnexplainedError, fields_of, run_scenario, summary
+from simulators.faults.trial import (
+    Bounds,
+    NotRunError,
+    Outcome,
+    Trial,
+    UnexplainedError,
+    fields_of,
+    run_scenario,
+    summary,
+)
 from simulators.process import Child
 from tests.simulators.test_demo import programs, vitalseal
 
@@ -18,6 +35,7 @@ SUMMARY = re.compile(
     r"faults: scenarios=(?P<scenarios>\d+) kills=(?P<kills>\d+) accepted=(?P<accepted>\d+) in_log=(?P<in_log>\d+)"
     r" gaps=(?P<gaps>\d+) unexplained=0"
 )
+BOUNDS = Bounds(seconds=1.0, kills=1, seed=0)
 
 
 def run(name, data, *more):
@@ -28,6 +46,87 @@ def run(name, data, *more):
     assert "Traceback" not in done.stderr
     assert not programs(data)
     return json.loads(outcome), {key: int(value) for key, value in SUMMARY.fullmatch(last).groupdict().items()}
+
+
+def test_kills(tmp_path):
+    """Each part is killed twice while devices measure, and nothing is lost; recovery is measured for each."""
+    outcome, numbers = run("kills", tmp_path / "data", "--kills", 8, "--seed", 8)
+    assert (numbers["scenarios"], numbers["kills"]) == (1, 8)
+    assert numbers["accepted"] == numbers["in_log"] + numbers["gaps"] > 300
+    measured = {
+        f"{part} {which}" for part in ("agent", "broker", "aggregator", "witness") for which in ("median", "worst")
+    }
+    assert measured <= outcome["times_s"].keys()
+
+
+def test_delivery_and_an_account_that_can_fail(tmp_path):
+    """What comes twice and out of order is on the log once; an outbox or a log that lies about it is found out."""
+    data = tmp_path / "data"
+    outcome, numbers = run("delivery", data, "--seconds", 2)
+    assert numbers["accepted"] == numbers["in_log"] > 100
+    assert "copies more" in "\n".join(outcome["said"])
+
+    data /= "delivery"
+    folder = data / "devices" / "bedside-03"
+
+    def problems(lie, *, config=folder / "edge.toml"):
+        """What the account says of one device whose outbox was changed by the statement `lie`."""
+        copy = tmp_path / "outbox.db"
+        shutil.copy(folder / "data" / "outbox.db", copy)
+        with closing(sqlite3.connect(copy)) as outbox, outbox:
+            outbox.execute(lie)
+        device = Ledgered("bedside-03", key_of(folder), config, (copy,))
+        others = [
+            Ledgered(path.name, key_of(path), path / "edge.toml", (path / "data" / "outbox.db",))
+            for path in folder.parent.iterdir()
+            if path.is_dir() and path != folder
+        ]
+        return reckon(data, [device, *others]).problems
+
+    assert problems("SELECT 1") == []
+    assert problems(
+        "INSERT INTO readings (sensor, sensor_time_ns, body) SELECT sensor, 1, body FROM readings LIMIT 1"
+    ) == ["bedside-03: 1 accepted readings are in no leaf"]
+    # A reading that is gone was deleted after its receipt, or it was dropped, and then its device has to say so.
+    assert problems("DELETE FROM readings WHERE id = 7") == []
+    assert problems("UPDATE state SET dropped = dropped + 1") == [
+        "bedside-03: 1 readings on the log that it never accepted",
+        "bedside-03: 1 readings were dropped, 0 are declared lost",
+    ]
+    assert problems("UPDATE sqlite_sequence SET seq = seq + 1") == [
+        "bedside-03: 1 readings that it deleted are in no leaf"
+    ]
+    other = folder / "other.toml"
+    other.write_text((folder / "edge.toml").read_text().replace('signal = "spo2"', 'signal = "body_temperature"'))
+    (problem,) = problems("SELECT 1", config=other)
+    assert problem.endswith("readings on the log that no sensor stated")
+
+
+def key_of(folder):
+    """The id of the device key in `folder`."""
+    signer = load_key(folder / "edge.key")
+    return frozenset({key_id(signer.algorithm, signer.public_key)})
+
+
+@pytest.mark.timeout(240)
+def test_outbox_restored(tmp_path):
+    """A device whose outbox was set back is found out, told what to do, and loses nothing once that is done."""
+    outcome, numbers = run("outbox-restored", tmp_path / "data", "--seconds", 2)
+    assert numbers["accepted"] == numbers["in_log"] > 100
+    said = "\n".join(outcome["said"])
+    assert "THIS OUTBOX IS NOT THE LATEST ONE OF ITS KEY" in said
+    assert "signed two headers for epoch 0" in said
+    assert "the log holds the evidence" in said
+
+
+@pytest.mark.timeout(240)
+def test_cloned_key(tmp_path):
+    """Two gateways with one key are found out; the log goes on with one, and what the other accepted is counted."""
+    outcome, numbers = run("cloned-key", tmp_path / "data", "--seconds", 2)
+    assert numbers["accepted"] == numbers["in_log"] > 100
+    said = "\n".join(outcome["said"])
+    assert "signed two headers for epoch 0" in said
+    assert "the log holds the evidence" in said
 
 
 def test_split_view(tmp_path):
@@ -51,12 +150,31 @@ def test_witnesses_down(tmp_path):
     said = "\n".join(outcome["said"])
     assert "the public checkpoint stays as it was" in said
     assert "receipts are withheld" in said
-    assert "lost=0 duplicates=0" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_the_simulator(tmp_path, number):
+    """However it ends, so do all programs that it started."""
+    data = tmp_path / "data"
+    command = [sys.executable, "-m", "vitalseal", "simulate", "faults", "delivery", "--data", data]
+    with (tmp_path / "out").open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as simulator:
+        wait_until(lambda: any(" edge run " in line for line in programs(data).values()))
+        simulator.send_signal(number)
+        assert simulator.wait(30) == (130 if number == signal.SIGTERM else -number)
+    wait_until(lambda: not programs(data))
+
+
+def wait_until(condition):
+    """`condition` holds, within half a minute."""
+    deadline_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)  # between two looks: a process tells nobody that it has ended
 
 
 def tried(scenario, directory):
     """The outcome of a scenario that is made up here."""
-    return run_scenario("made-up", scenario, directory, 1.0, lambda _text: None)
+    return run_scenario("made-up", scenario, directory, BOUNDS, lambda _text: None)
 
 
 def test_scenario_that_does_not_come_out(tmp_path):
@@ -77,6 +195,21 @@ def test_scenario_that_waits_in_vain(tmp_path):
     """A condition that does not come true in its time is unexplained."""
     outcome = tried(lambda trial: trial.wait(lambda: False, 0.0, "the sun rises"), tmp_path)
     assert outcome.unexplained == ["not within 0 s: the sun rises"]
+
+
+def test_scenario_that_cannot_be_run(tmp_path, monkeypatch, capsys):
+    """It is named with what is missing, is not counted as run, and alone it is no success."""
+    from vitalseal.cli import main
+
+    def scenario(trial: Trial) -> None:
+        """Needs the moon."""
+        raise NotRunError("the moon is missing")
+
+    monkeypatch.setitem(SCENARIOS, "made-up", scenario)
+    assert main(["simulate", "faults", "made-up", "--data", str(tmp_path / "data")]) == 2
+    out = capsys.readouterr().out
+    assert "NOT RUN: the moon is missing" in out
+    assert out.splitlines()[-1].startswith("faults: scenarios=0 ")
 
 
 def test_scenario_that_loses_readings(tmp_path):
@@ -120,6 +253,7 @@ def test_outcome_as_json():
         "in_log": 0,
         "gaps": 0,
         "times_s": {},
+        "not_run": None,
         "unexplained": [],
     }
 
@@ -154,8 +288,9 @@ def test_list_names_every_scenario():
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("nonsense",), "nonsense: is not a scenario; there are split-view, witnesses-down"),
+        (("nonsense",), "nonsense: is not a scenario; there are kills, broker-forgets, "),
         (("--seconds", "0"), "is not above 0"),
+        (("--kills", "0"), "is not from 1 to"),
         (("--data", str(Path(__file__).parent)), "is not empty"),
     ],
 )
