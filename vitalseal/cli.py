@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from vitalseal import __version__
+from vitalseal import __version__, log, systemd
 from vitalseal.errors import UserError
 
 # command: (module whose `register(parser)` fills it in, what it is for, extra that its dependencies come with)
@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "`vitalseal COMMAND --help` says more.",
     )
     parser.add_argument("--version", action="version", version=f"vitalseal {__version__}")
+    # The ledger imports nothing of ours: what its programs want of the front door comes with their arguments.
+    parser.set_defaults(set_up_log=log.set_up, systemd=systemd)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for stream in (sys.stdout, sys.stderr):
         # A file name that the terminal cannot show must not turn "proven" into an exit code that says otherwise.

@@ -1,0 +1,97 @@
+"""docs/aggregator.md, docs/edge.md and docs/keys.md, typed one after the other on one machine, which `world` describes.
+
+The broker runs as whoever runs the test, so `--broker-group` is left out; a checkpoint is published every second.
+"""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import free_port
+from tests.docs.world import World, commands
+
+DOCS = Path(__file__).parents[2] / "docs"
+PATIENCE_S = 30
+# What is looked at until it is so, because a page says "within seconds"; the rest has to succeed at once.
+LATER = re.compile(r" status|curl| token | devices ")
+# What a command says, in the order in which the pages come to it.
+SAYS = [
+    ("aggregator init", "made the log clinic.example/vitalseal"),
+    ("aggregator status", "clinic.example/vitalseal, running"),
+    ("systemctl status vitalseal-aggregator", "active"),
+    ("journalctl -u vitalseal-aggregator", "log clinic.example/vitalseal at size"),
+    ("aggregator token bed-12", "vst1."),
+    ("/healthz", '"healthy": true'),
+    ("/metrics", "vitalseal_broker_connected 1.0"),
+    ("install-edge.sh", "is installed; next it enrols"),
+    ("edge enroll TOKEN", "bed-12"),
+    ("edge status", "receipted 1 readings"),
+    ("systemctl status vitalseal-edge", "active"),
+    ("install-edge.sh", "is running"),
+    ("edge recover", "epoch 1 begins"),
+    ("aggregator revoke bed-12", "takes it within seconds"),
+    ("aggregator token bed-12", "vst1."),
+    ("edge rotate", ""),
+    ("edge status", "connected"),
+    ("aggregator revoke bed-12", "takes it within seconds"),
+    ("aggregator devices", "REVOKED at entry"),
+    ("enddate", "notAfter="),
+    ("nextupdate", "nextUpdate="),
+    ("log-key --add", "give this line to every witness"),
+    ("aggregator token bed-13", "vst1."),
+    ("edge enroll TOKEN", "bed-13"),
+    ("edge status --config bed-13", "bed-13"),
+]
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A machine with nothing on it."""
+    places = {port: str(free_port()) for port in ("8883", "8884", "9464")}
+    places |= {"log.clinic.example": "localhost", " --broker-group mosquitto": ""}
+    # Ports that the pages leave to the defaults.
+    places["clinic.example/vitalseal --host"] = (
+        f"clinic.example/vitalseal --broker localhost:{places['8883']} --desk-port {places['8884']} --host"
+    )
+    world = World(tmp_path, places)
+    yield world
+    world.end()
+
+
+@pytest.mark.timeout(180)
+def test_pages_work_as_they_are_written(world):
+    """Each command succeeds; those in SAYS say what is expected, each of them once, in this order."""
+    expected, token = list(SAYS), "none yet"
+    for page in ("aggregator", "edge", "keys"):
+        for command in commands(DOCS / f"{page}.md"):
+            says = expected[0][1] if expected and expected[0][0] in command else None
+            typed = re.sub(r"\bTOKEN\b", token, command)
+            end = time.monotonic() + PATIENCE_S
+            while True:
+                done = world.type(typed)
+                right = done.returncode == 0 and (says is None or says in " ".join(done.stdout.split()))
+                if right or not LATER.search(command) or time.monotonic() > end:
+                    break
+            assert right, (page, command, says, done.returncode, done.stdout, done.stderr, world.logs())
+            if says is not None:
+                expected.pop(0)
+            if " token " in command and done.stdout.startswith("vst1."):
+                token = done.stdout.strip()
+            if "aggregator init" in command:
+                config = world.directory / "var/lib/vitalseal-aggregator/aggregator.toml"
+                config.write_text(config.read_text().replace("quiet_interval_s = 10.0", "quiet_interval_s = 1.0"))
+    assert expected == []
+    assert world.type("systemctl start vitalseal-broker.service").returncode == 0
+    called = world.called()
+    for call in (
+        "apt-get install -y mosquitto python3-venv curl",
+        "pip install --require-hashes -r requirements/aggregator.txt",
+        "useradd --system --groups mosquitto --shell /usr/sbin/nologin vitalseal-aggregator",
+        f"ufw allow {world.here('8883')}/tcp",
+        "pipx install .[edge]",
+        "systemctl restart vitalseal-edge.service",
+        "systemctl --no-block try-reload-or-restart mosquitto.service",
+    ):
+        assert call in called
