@@ -4,7 +4,7 @@
     seal       closes batches when the batcher says so and the courier has room
     uplink     keeps a connection, and serves the courier on it
     answers    handles what comes back (`courier`)
-    keep       counts running time, deletes what is old and receipted
+    keep       counts running time, deletes what is old and receipted (`keeper`)
     watch      looks at the clock and the connection: releases what was held, notes what status tells
     companions whatever whoever made the agent wants to run beside it
 
@@ -30,6 +30,7 @@ from edge.config import EdgeConfig
 from edge.courier import Courier, wait
 from edge.database import DiskFullError, Owner
 from edge.intake import Delivery
+from edge.keeper import Keeper
 from edge.mqtt import Uplink
 from edge.outbox import Outbox
 from edge.overflow import Relief
@@ -49,13 +50,8 @@ from vitalseal.errors import UserError
 
 # Stopping tries this long to see what is under way stored, and as long to say goodbye; service managers wait 90 s.
 DRAIN_S = 5.0
-# Running time is counted, and old batches are looked for, this often.
-KEEP_EVERY_S = 60.0
-# The clock and the connection are looked at this often.
-WATCH_EVERY_S = 1.0
 # Header, secret, signature and the rest, with every source that a batch may describe, beside its readings.
 ENVELOPE_OVERHEAD = 1024 + MAX_SOURCES * (MAX_SOURCE + MAX_DESCRIPTION + 8)
-_DAY_S = 86400.0
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +93,6 @@ class Agent:
         # Whoever has it decides what the chain's next header is.
         self._sealing = asyncio.Lock()
         self._flush = False
-        self._over_budget = False
         # All there while the agent works.
         self._outbox: Outbox | None = None
         self._courier: Courier | None = None
@@ -189,11 +184,12 @@ class Agent:
         book = ReceiptBook(outbox, self._policy, config.origin, config.evidence)
         courier = Courier(self._thread, outbox, book, Window(self._rng, self._pace), self._changed)
         await self._load(outbox, courier)
+        keeper = Keeper(config, self._thread, outbox, self._batcher, self._clock, self._changed)
         collector = Collector(
             self._sources,
             commit_s=config.batching.commit_s,
             cursor=lambda name: self._thread.call(outbox.cursor, name),
-            accept=lambda deliveries: self._accept(outbox, deliveries),
+            accept=lambda deliveries: self._accept(outbox, keeper, deliveries),
             clock=self._clock,
             rng=self._rng,
         )
@@ -203,8 +199,8 @@ class Agent:
             working = [
                 group.create_task(self._seal(outbox, courier), name="seal"),
                 group.create_task(courier.answers(), name="answers"),
-                group.create_task(self._keep(outbox), name="keep"),
-                group.create_task(self._watch(outbox, uplink), name="watch"),
+                group.create_task(keeper.keep(), name="keep"),
+                group.create_task(keeper.watch(uplink), name="watch"),
             ]
             beside = [group.create_task(companion(self), name="companion") for companion in self._companions]
             sending = group.create_task(uplink.run(courier.serve, lambda: courier.anchor_size), name="uplink")
@@ -251,40 +247,20 @@ class Agent:
             _log.warning("an outbox was lost: the device's chain begins a new epoch, and its first batch says so")
             courier.added(said)
 
-    async def _accept(self, outbox: Outbox, deliveries: Sequence[Delivery]) -> None:
+    async def _accept(self, outbox: Outbox, keeper: Keeper, deliveries: Sequence[Delivery]) -> None:
         """`deliveries` are accepted, and the outbox is within its budget or has nothing left to drop."""
 
         def take() -> tuple[Standing, Relief | None]:
             outbox.accept(deliveries)
             # In the same call: in between, something could be sealed, and would have to stay.
-            return outbox.standing(), self._relieve(outbox)
+            return outbox.standing(), keeper.relieve()
 
         standing, relief = await self._thread.call(take)
         if relief is not None and relief.dropped:
             standing = await self._thread.call(outbox.standing)
         self._batcher.stands(standing, time.monotonic(), accepted_bytes=sum(item.size for item in deliveries))
-        self._say(relief)
+        keeper.say(relief)
         self._changed()
-
-    def _relieve(self, outbox: Outbox) -> Relief | None:
-        """The outbox's thread: room is made within the budget; None where the disk has no room for saying so."""
-        with contextlib.suppress(DiskFullError):
-            return outbox.relieve(self._config.outbox.max_bytes)
-        return None
-
-    def _say(self, relief: Relief | None) -> None:
-        """Says once that readings are dropped, and once that it is over."""
-        if relief is None or relief.over == self._over_budget:
-            return
-        self._over_budget = relief.over
-        if relief.over:
-            _log.error(
-                "the outbox is over its budget of %d MB: the oldest readings that are not sealed are dropped, and the"
-                " device's chain will say how many",
-                self._config.outbox.max_mb,
-            )
-        else:
-            _log.warning("the outbox is within its budget again")
 
     async def _seal(self, outbox: Outbox, courier: Courier) -> None:
         while True:
@@ -321,34 +297,6 @@ class Agent:
         if sealed is not None:
             self._batcher.sealed(step, now)
             courier.added(sealed)
-
-    async def _keep(self, outbox: Outbox) -> None:
-        while True:
-            since = time.monotonic()
-            while await self._thread.call(outbox.purge, self._config.keep_days * _DAY_S):
-                pass
-            self._say(await self._thread.call(self._relieve, outbox))
-            await asyncio.sleep(KEEP_EVERY_S)
-            await self._thread.call(outbox.record_life, time.monotonic() - since)
-
-    async def _watch(self, outbox: Outbox, uplink: Uplink) -> None:
-        # Not noted where the connection is made: a full disk must not keep what is sealed from being sent.
-        noted = None
-        holding = False
-        while True:
-            if (now := (uplink.state, uplink.why)) != noted:
-                noted = now
-                await self._thread.call(outbox.record_connection, *now)
-            while self._batcher.standing.held and await self._thread.call(outbox.release, self._clock.read()):
-                self._batcher.stands(await self._thread.call(outbox.standing), time.monotonic())
-                self._changed()
-            if holding != bool(self._batcher.standing.held):
-                holding = not holding
-                if holding:
-                    _log.warning("the clock is not set: readings are accepted, and held until it is")
-                else:
-                    _log.warning("the clock is set: the readings that were held are on their way")
-            await asyncio.sleep(WATCH_EVERY_S)
 
     def _use(self, signer: Signer) -> None:
         self._sealer = Sealer(signer, self._config.origin, self._clock)

@@ -3,8 +3,9 @@
 A new `aiomqtt.Client` for every connection: paho resends what an old one had in flight past every window
 (paho#698), and our own resending covers what was lost. The session is clean for the same reason.
 
-What aiomqtt 2.5 leaves to us, all in `_Client`: reason codes of PUBACKs are ignored there; a broker that drops the
-connection instead of answering CONNECT is noticed only by a time-out; a full incoming queue discards in silence.
+What aiomqtt 2.5 leaves to us, all in `_Client`: reason codes of PUBACKs are ignored there; a socket that was closed
+meanwhile is registered with the loop; a broker that drops the connection instead of answering CONNECT is noticed only
+by a time-out; a full incoming queue discards in silence.
 
 With TLS a failure is told apart by its reason (`tls.explain`), and is a state as any other absence: collecting goes on.
 
@@ -290,6 +291,21 @@ class _Client(aiomqtt.Client):
         if not self._connected.done():
             self._connected.set_exception(_RefusedError(f"it hung up on CONNECT ({reason_code})"))
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
+    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:  # noqa: ARG002 - aiomqtt's hook
+        def write() -> None:
+            try:
+                client.loop_write()
+            except Exception as error:  # noqa: BLE001 - as aiomqtt has it: whatever it is ends this connection
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        def register() -> None:
+            # By the loop's next turn the socket may be closed (by a broker that refuses our certificate, say).
+            if sock.fileno() >= 0:
+                self._loop.add_writer(sock.fileno(), write)
+
+        self._loop.call_soon_threadsafe(register)
 
     def abandon(self) -> bool:
         """The socket, if there still was one, is closed; aiomqtt leaves it open when connecting fails."""

@@ -7,12 +7,15 @@ import threading
 import time
 from pathlib import Path
 
+from aggregator.config import AggregatorConfig
+from aggregator.setup import CONFIG
 from aggregator.status import is_running, read_status
 from ledger.errors import LedgerError
 from ledger.policy import parse_policy
 from ledger.writer.create import POLICY
 from simulators.faults import cli as faults_cli
 from simulators.fleet import Fleet, Target, lay_out, wait_until_enrolled
+from vitalseal import config as configuration
 from vitalseal import log
 from vitalseal.errors import UserError
 
@@ -33,13 +36,15 @@ def register(parser: argparse.ArgumentParser) -> None:
     fleet = commands.add_parser(
         "fleet",
         help="many devices that replay recordings, against a running aggregator",
-        description="Lays out devices under DIR/devices, enrols them with the registrar key in DIR, and runs each as "
-        "an edge agent of its own that replays real recordings or made-up signals (marked as demo data).",
+        description="Lays out devices in the folder `devices` of the aggregator's data, enrols each with a token at "
+        "its desk (without a desk, with the registrar's key), and runs each as an edge agent of its own that replays "
+        "real recordings or made-up signals (marked as demo data).",
         epilog="Exit codes: 0 every accepted reading has its verified receipt, 1 some have not, 2 the call is wrong.",
     )
-    fleet.add_argument("--data", type=Path, required=True, metavar="DIR", help="the aggregator's data directory")
+    fleet.add_argument(
+        "--config", type=Path, default=Path(CONFIG), metavar="FILE", help="the aggregator's (%(default)s)"
+    )
     fleet.add_argument("--devices", type=device_count, default=6, metavar="N", help="how many (%(default)s)")
-    fleet.add_argument("--broker", default="127.0.0.1:1883", metavar="HOST:PORT", help="MQTT broker (%(default)s)")
     fleet.add_argument(
         "--speed", type=positive, default=1.0, metavar="S", help="how much faster than life (%(default)s)"
     )
@@ -102,18 +107,22 @@ def _say_on_terminal(text: str) -> None:
 
 def _fleet(args: argparse.Namespace) -> int:
     log.set_up()
-    host, _, port = args.broker.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()):
-        raise UserError(f"--broker {args.broker}: not HOST:PORT")
+    config = configuration.load(args.config, AggregatorConfig)
     # Before anything is laid out: enrolments that nobody takes would be in the way of the next attempt.
-    if not is_running(read_status(args.data)):
-        raise UserError(f"no aggregator runs on {args.data}; start it: vitalseal aggregator run --config ...")
-    target = Target(args.data, _origin(args.data), host.strip("[]"), int(port))
-    fleet = lay_out(args.data / DEVICES, target, count=args.devices, speed=args.speed, loop=not args.exit_when_done)
+    if not is_running(read_status(config.data)):
+        raise UserError(
+            f"no aggregator runs on {config.data}; start it: vitalseal aggregator run --config {args.config}"
+        )
+    broker = config.broker
+    desk = args.config if config.desk else None
+    target = Target(config.data, _origin(config.data), broker.host, broker.port, broker.protocol, desk)
+    directory = config.data / DEVICES
+    fleet = lay_out(directory, target, count=args.devices, speed=args.speed, loop=not args.exit_when_done)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    wait_until_enrolled(fleet, args.data)
+    fleet.enrol()
+    wait_until_enrolled(fleet, config.data)
     try:
         fleet.start()
         _run_sources(fleet, args.seconds, stop)

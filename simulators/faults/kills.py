@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 from ledger.console import show_progress
-from simulators.faults.stage import Stage, accepted, receipted
+from simulators.faults.stage import Stage, receipted
 from simulators.faults.trial import Trial
 from simulators.fleet import Device
 from simulators.process import Child
@@ -53,7 +53,7 @@ class _Killing:
         if child.name in self._returns or now_s - self._started.get(child.name, 0.0) < SPARED_S:
             return False
         watched = tuple(device for device in stage.devices if part != "agent" or device.agent is child)
-        hit = _Hit(part, now_s, {device.name: accepted(device) for device in watched}, watched)
+        hit = _Hit(part, now_s, {device.name: device.counts().accepted for device in watched}, watched)
         self._next.pop()
         self._trial.kill(child)
         self._waiting.append(hit)

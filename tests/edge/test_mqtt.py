@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 import tracemalloc
 
 import aiomqtt
@@ -10,7 +11,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edge.config import BrokerConfig
-from edge.mqtt import MAX_INBOX_BYTES, MESSAGE_BYTES, Uplink, _Inbox
+from edge.mqtt import MAX_INBOX_BYTES, MESSAGE_BYTES, Uplink, _Client, _Inbox
 from ledger.receipt import Status, parse_status
 from tests.brokers import Mosquitto, free_port
 from vitalseal import topics
@@ -193,3 +194,15 @@ async def test_inbox_of_empty_messages_takes_no_more_memory_than_it_may():
     tracemalloc.stop()
     assert 1000 < inbox.qsize() <= MAX_INBOX_BYTES // MESSAGE_BYTES
     assert after - before <= MAX_INBOX_BYTES
+
+
+async def test_socket_closed_before_the_loop_hears_of_it_is_no_error():
+    """A broker that refuses a certificate closes at once; the loop is not asked to watch what is gone."""
+    said = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    client = _Client(BrokerConfig(), "dev-1", "5", b"will", None)
+    with socket.socket() as sock:
+        client._on_socket_register_write(client._client, None, sock)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert said == []

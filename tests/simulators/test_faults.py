@@ -285,6 +285,13 @@ def test_list_names_every_scenario():
     assert all(line.startswith("  ") and line.endswith(".") for line in lines[1::2])
 
 
+def test_page_names_every_scenario():
+    """`docs/faults.md` has a row for each, in their order, and for nothing else."""
+    page = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
+    table = page.partition("## The scenarios")[2].partition("## A full run")[0]
+    assert re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE) == list(SCENARIOS)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

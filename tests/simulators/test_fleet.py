@@ -7,14 +7,15 @@ import time
 
 import pytest
 
-from aggregator.setup import initialise
+from aggregator.authority import FOLDER
+from aggregator.setup import Identity, initialise
 from aggregator.status import read_status
 from edge.config import load
 from edge.source import make_source
 from ledger.entry import parse_entry
 from ledger.events import Enrolment
 from ledger.policy import parse_trust
-from simulators.broker import start_broker
+from simulators.broker import free_port, start_broker
 from simulators.fleet import MODELS, Target, lay_out, plan
 from simulators.recordings import names
 from simulators.synthetic import SIGNALS
@@ -122,10 +123,11 @@ def test_devices_of_one_model_do_not_measure_in_step():
 
 @pytest.fixture
 def serving(tmp_path):
-    """Data directory and broker port of an aggregator that runs and is connected."""
-    broker = start_broker(tmp_path)
-    data = tmp_path / "a"
-    initialise(data / "aggregator.toml", data, ORIGIN, "127.0.0.1", broker.port, quiet_interval_s=1.0)
+    """Configuration of an aggregator that runs and is connected, with a desk."""
+    data, port = tmp_path / "a", free_port()
+    identity = Identity(desk_port=free_port())
+    initialise(data / "aggregator.toml", data, ORIGIN, "127.0.0.1", port, quiet_interval_s=1.0, identity=identity)
+    broker = start_broker(tmp_path, port=port, made=data / FOLDER)
     command = [sys.executable, "-m", "vitalseal", "aggregator", "run", "--config", str(data / "aggregator.toml")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as aggregator:
         for line in aggregator.stderr:
@@ -133,33 +135,31 @@ def serving(tmp_path):
                 break
         while not (data / "status.json").exists():
             assert aggregator.poll() is None
-        yield data, broker.port
+        yield data / "aggregator.toml"
         aggregator.terminate()
         aggregator.communicate()
     broker.stop()
 
 
-def simulate(*arguments):
-    command = [sys.executable, "-m", "vitalseal", "simulate", "fleet", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+def simulate(*arguments, cwd=None):
+    command = [sys.executable, "-P", "-m", "vitalseal", "simulate", "fleet", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=100)
 
 
 def test_simulate_fleet_delivers_every_reading_and_ends(serving):
     """Recordings played once, at high speed: exit code 0 means that all of it has verified receipts."""
-    data, port = serving
-    run = simulate("--data", data, "--devices", 3, "--broker", f"127.0.0.1:{port}", "--speed", 5000, "--exit-when-done")
+    run = simulate("--config", serving, "--devices", 3, "--speed", 5000, "--exit-when-done")
     assert run.returncode == 0, run.stderr
     # 8,357 heart rates, 4,684 intervals, 23 seconds of ECG, an hour of what is made up.
     made_up = 360 + 3600 + 720 + 3 * 60
     assert run.stdout == f"fleet: devices=3 accepted={17_924} receipted={17_924}\n"
     assert 8357 + 4684 + 23 + made_up == 17_924
-    assert read_status(data).devices_enrolled == 3
+    assert read_status(serving.parent).devices_enrolled == 3
 
 
 def test_simulate_fleet_stops_after_its_seconds(serving):
     """Endless sources are stopped, and drained."""
-    data, port = serving
-    run = simulate("--data", data, "--devices", 1, "--broker", f"127.0.0.1:{port}", "--speed", 50, "--seconds", 3)
+    run = simulate("--config", serving, "--devices", 1, "--speed", 50, "--seconds", 3)
     assert run.returncode == 0, run.stderr
     _, accepted, receipted = (part.partition("=")[2] for part in run.stdout.split()[1:])
     assert accepted == receipted
@@ -168,7 +168,7 @@ def test_simulate_fleet_stops_after_its_seconds(serving):
 
 def test_simulate_fleet_without_an_aggregator_is_one_line(data):
     """Nothing is laid out that nobody would enrol."""
-    run = simulate("--data", data, "--devices", 1)
+    run = simulate("--config", data / "aggregator.toml", "--devices", 1)
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1
     assert "no aggregator has run here yet" in run.stderr
@@ -181,12 +181,12 @@ def test_simulate_fleet_without_an_aggregator_is_one_line(data):
         (("--devices", "0"), "0 is not from 1 to 1000"),
         (("--speed", "-2"), "-2 is not above 0"),
         (("--seconds", "x"), "invalid"),
-        ((), "--data"),
+        ((), "aggregator.toml: there is no such configuration file"),
     ],
 )
 def test_simulate_fleet_called_wrongly_is_one_line(arguments, said, tmp_path):
     """What is wrong, and where to read more."""
-    run = simulate(*(("--data", tmp_path, *arguments) if arguments else ()))
+    run = simulate(*arguments, cwd=tmp_path)
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1
     assert said in run.stderr
