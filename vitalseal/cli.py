@@ -27,7 +27,7 @@ COMMANDS = {
         None,
     ),
     "ledger": ("ledger.cli", "check, prove, serve, witness and follow logs", None),
-    "edge": ("edge.cli", "the agent on the gateway: init, run, status", "edge"),
+    "edge": ("edge.cli", "the agent on the gateway: enroll, run, status, and what its keys need", "edge"),
     "aggregator": (
         "aggregator.cli",
         "the service beside the broker: init, run, status, assign, and what ends keys and logs",
