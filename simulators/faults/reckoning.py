@@ -33,7 +33,8 @@ from ledger.writer.payload import parse_payload
 from ledger.writer.reader import PUBLIC, LocalReader
 from simulators.sources import RecordingSource, SyntheticSource
 
-# A series without end is walked this much farther than it was long on the log, to tell a hole from a stranger.
+# A series without end is walked this much farther than what is on the log and what is declared lost, before what the
+# log holds besides is a stranger.
 _AHEAD = 1000
 
 
@@ -193,7 +194,7 @@ def _compare_with_sensors(device: Ledgered, logged: _Logged, found: Reckoning, *
     holes = 0
     for source_id, series in _sensors(device.config):
         on_log = by_source.get(source_id, Counter())
-        stated = _stated_so_far(on_log, source_id, series)
+        stated = _stated_so_far(on_log, source_id, series, logged.lost)
         holes += (stated - on_log).total()
         surplus = on_log - stated
         if strangers := sum(count for statement, count in surplus.items() if statement not in stated):
@@ -209,13 +210,13 @@ def _compare_with_sensors(device: Ledgered, logged: _Logged, found: Reckoning, *
         )
 
 
-def _stated_so_far(on_log: Counter[bytes], source_id: bytes, series: Iterator[Measured]) -> Counter[bytes]:
+def _stated_so_far(on_log: Counter[bytes], source_id: bytes, series: Iterator[Measured], lost: int) -> Counter[bytes]:
     """The series up to the last statement of it that the log holds."""
     remaining = on_log.copy()
     left = remaining.total()
     before: list[bytes] = []
     stated: Counter[bytes] = Counter()
-    for _ in range(2 * left + _AHEAD):
+    for _ in range(left + lost + _AHEAD):
         measured = next(series, None)
         if measured is None or not left:
             break

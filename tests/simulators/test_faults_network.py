@@ -83,7 +83,7 @@ def test_cut_line_takes_nobody(proxy):
         proxy.reset()
         with pytest.raises(ConnectionResetError):
             connection.recv(1)
-    with connect(proxy) as connection, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(proxy) as connection:  # at once, or as soon as it looks
         connection.recv(1)
     proxy.weather = FINE
     with connect(proxy) as connection:
