@@ -19,7 +19,6 @@ What the outbox has promised goes into the file MARKS, one write each, as soon a
 `accepted <readings so far>`, `sealed <epoch> <seq> <SHA-256 of the envelope>` (from then on it may have been sent).
 """
 
-import argparse
 import hashlib
 import os
 import re
@@ -39,7 +38,7 @@ from ledger.info import Clock
 from ledger.keys import Ed25519Signer, key_id
 from ledger.kinds import BY_NAME
 from ledger.reading import Reading, Scalar
-from tests.crash.workload import harm
+from tests.crash.workload import main
 
 DATA, OUTBOX = "data", "outbox.db"
 ORIGIN, DEVICE = "crash.example/log", "crash-01"
@@ -147,18 +146,5 @@ class _Run:
         os.write(self._marks, f"{text}\n".encode())
 
 
-def main() -> None:
-    """Takes the steps that the command line names."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("root", type=Path)
-    parser.add_argument("marks", type=Path)
-    parser.add_argument("script")
-    parser.add_argument("--harm", choices=["files", "directories", "database"])
-    arguments = parser.parse_args()
-    if arguments.harm:
-        harm(arguments.harm)
-    _Run(arguments.root, arguments.marks).take(arguments.script)
-
-
 if __name__ == "__main__":
-    main()
+    main(lambda root, marks, script: _Run(root, marks).take(script))

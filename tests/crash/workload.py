@@ -20,7 +20,7 @@ import re
 import signal
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ class _Careless(sqlite3.Connection):
         return super().execute("PRAGMA synchronous = OFF" if "synchronous" in sql else sql, *parameters)
 
 
-def harm(what: str) -> None:
+def _harm(what: str) -> None:
     """Makes the program defective, below every name of its own."""
     if what == "database":
         connect = sqlite3.connect
@@ -119,8 +119,8 @@ def harm(what: str) -> None:
     os.fsync = lambda handle: None if is_kind(os.fstat(handle).st_mode) else sync(handle)
 
 
-def main() -> None:
-    """Takes the steps that the command line names."""
+def main(take: Callable[[Path, Path, str], None]) -> None:
+    """`take` gets what the command line names: the directory, the file for marks, and the steps."""
     parser = argparse.ArgumentParser()
     parser.add_argument("root", type=Path)
     parser.add_argument("marks", type=Path)
@@ -128,9 +128,9 @@ def main() -> None:
     parser.add_argument("--harm", choices=["files", "directories", "database"])
     arguments = parser.parse_args()
     if arguments.harm:
-        harm(arguments.harm)
-    _Run(arguments.root / DATA, arguments.marks).take(arguments.script)
+        _harm(arguments.harm)
+    take(arguments.root, arguments.marks, arguments.script)
 
 
 if __name__ == "__main__":
-    main()
+    main(lambda root, marks, script: _Run(root / DATA, marks).take(script))
