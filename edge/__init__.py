@@ -17,6 +17,7 @@ The rooms:
     seal       batch info and the signature            status    how the agent stands
     receipts   what lets a batch go
     setup      a new agent's files (files)             agent     all of it under one TaskGroup
+                                                       sealing   what the chain says next, with which key
                                                        keeper    what goes on beside: time, room, clock
     cli        `vitalseal edge init | run | status | recover`; identity_cli `enroll | rotate`
 

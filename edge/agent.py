@@ -1,7 +1,7 @@
 """The agent: sources, outbox, sealing, broker and receipts under one TaskGroup.
 
     collect    a task for every source, and one that commits (`collect`)
-    seal       closes batches when the batcher says so and the courier has room
+    seal       closes batches when the batcher says so and the courier has room (`sealing`)
     uplink     keeps a connection, and serves the courier on it
     answers    handles what comes back (`courier`)
     keep       counts running time, deletes what is old and receipted (`keeper`)
@@ -22,36 +22,31 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from edge import files
-from edge.batcher import LARGEST, Batcher, Limits, Step
-from edge.chain import Sealed
+from edge.batcher import LARGEST, Batcher, Step, limits_of
 from edge.clock import ClockReader, SystemClock
 from edge.collect import Collector
 from edge.config import EdgeConfig
-from edge.courier import Courier, wait
-from edge.database import DiskFullError, Owner
+from edge.courier import Courier
+from edge.database import DiskFullError
 from edge.intake import Delivery
 from edge.keeper import Keeper
 from edge.mqtt import Uplink
 from edge.outbox import Outbox
 from edge.overflow import Relief
 from edge.receipts import ReceiptBook
-from edge.seal import Sealer
+from edge.sealing import Sealing
 from edge.source import Source
 from edge.status import Report, make_report
 from edge.store import Standing
 from edge.thread import OutboxThread
 from edge.window import Pace, Window
 from ledger.events import ChainPlace
-from ledger.info import MAX_DESCRIPTION, MAX_SOURCES
-from ledger.keys import Signer, key_id
+from ledger.keys import Signer
 from ledger.policy import Policy
-from ledger.reading import MAX_SOURCE
 from vitalseal.errors import UserError
 
 # Stopping tries this long to see what is under way stored, and as long to say goodbye; service managers wait 90 s.
 DRAIN_S = 5.0
-# Header, secret, signature and the rest, with every source that a batch may describe, beside its readings.
-ENVELOPE_OVERHEAD = 1024 + MAX_SOURCES * (MAX_SOURCE + MAX_DESCRIPTION + 8)
 
 _log = logging.getLogger(__name__)
 
@@ -82,17 +77,12 @@ class Agent:
         self._rng = rng or random.SystemRandom()
         self._pace = pace
         self._clock = clock or SystemClock()
-        self._use(signer)
-        self._limits = _limits(config)
-        self._batcher = Batcher(self._limits, config.heartbeat_s, time.monotonic())
+        self._batcher = Batcher(limits_of(config.batching), config.heartbeat_s, time.monotonic())
         self._thread = OutboxThread(f"outbox-{config.device}")
+        self._sealing = Sealing(config, signer, self._thread, self._batcher, self._clock, self._until)
         self._stop = asyncio.Event()
-        # Set on every change that may let a waiting task go on; each waiter has its own.
-        self._seal_wake = asyncio.Event()
+        # Set on every change that may let someone go on who waits here; sealing has its own.
         self._settled = asyncio.Event()
-        # Whoever has it decides what the chain's next header is.
-        self._sealing = asyncio.Lock()
-        self._flush = False
         # All there while the agent works.
         self._outbox: Outbox | None = None
         self._courier: Courier | None = None
@@ -101,6 +91,8 @@ class Agent:
     def stop(self) -> None:
         """The agent ends in good order, within about 2 x DRAIN_S seconds."""
         self._stop.set()
+        if self._courier is None:
+            self._thread.give_up()  # nothing but a full disk can hold up the start
 
     @property
     def config(self) -> EdgeConfig:
@@ -110,8 +102,9 @@ class Agent:
     def reconfigure(self, config: EdgeConfig) -> None:
         """What `config.LIVE` names is as `config` says from here on; the rest of it is as it was."""
         self._config = config
-        self._limits = _limits(config)
-        self._batcher.follow(self._limits, config.heartbeat_s)
+        limits = limits_of(config.batching)
+        self._batcher.follow(limits, config.heartbeat_s)
+        self._sealing.limits = limits
         if self._collector is not None:
             self._collector.commit_s = config.batching.commit_s
         self._changed()
@@ -124,7 +117,7 @@ class Agent:
         """How the agent stands; may be called from any thread, and reads the outbox's file. Raises UserError."""
         return make_report(
             self._config,
-            self._owner.key_id,
+            self._sealing.owner.key_id,
             running=self._courier is not None,
             disk_full=self._thread.full,
             clock=self._clock,
@@ -140,13 +133,7 @@ class Agent:
         """
         if self._outbox is None or self._courier is None:
             raise RuntimeError("the agent does not work")
-        outbox, courier = self._outbox, self._courier
-        async with self._sealing:
-            await self._until(lambda: courier.delivered)
-            await ask(await self._thread.call(outbox.next_place))
-            self._use(signer)
-            await self._thread.call(outbox.begin_chain, self._owner)
-            await self._announce(outbox, courier)
+        await self._sealing.rotate(self._outbox, self._courier, signer, ask)
         self._changed()
 
     async def run(self, *, exit_when_done: bool = False) -> None:
@@ -159,14 +146,14 @@ class Agent:
         """
         try:
             files.make_directory(self._config.data)
-            outbox = await self._thread.call(Outbox, self._config.outbox_file, self._owner)
+            outbox = await self._thread.call(Outbox, self._config.outbox_file, self._sealing.owner)
             self._thread.make_room = outbox.make_room
             try:
-                await self._run(outbox, exit_when_done=exit_when_done)
+                lived_s = await self._run(outbox, exit_when_done=exit_when_done)
                 # Not after an error: what had been read, and was not accepted any more, may be lost.
                 self._thread.give_up()
                 with contextlib.suppress(DiskFullError):
-                    await self._thread.call(outbox.close_in_order)
+                    await self._thread.call(outbox.close_in_order, lived_s)
             finally:
                 self._outbox = self._courier = self._collector = None
                 await self._thread.call(outbox.close)
@@ -179,12 +166,13 @@ class Agent:
         finally:
             self._thread.end()
 
-    async def _run(self, outbox: Outbox, *, exit_when_done: bool) -> None:
+    async def _run(self, outbox: Outbox, *, exit_when_done: bool) -> float:
+        """Runs; returns the running time that the outbox has not been told of."""
         config = self._config
         book = ReceiptBook(outbox, self._policy, config.origin, config.evidence)
         courier = Courier(self._thread, outbox, book, Window(self._rng, self._pace), self._changed)
         await self._load(outbox, courier)
-        keeper = Keeper(config, self._thread, outbox, self._batcher, self._clock, self._changed)
+        keeper = Keeper(lambda: self._config, self._thread, outbox, self._batcher, self._clock, self._changed)
         collector = Collector(
             self._sources,
             commit_s=config.batching.commit_s,
@@ -197,7 +185,8 @@ class Agent:
         self._outbox, self._courier, self._collector = outbox, courier, collector
         async with asyncio.TaskGroup() as group:
             working = [
-                group.create_task(self._seal(outbox, courier), name="seal"),
+                group.create_task(self._sealing.succeed(outbox, courier), name="succeed"),
+                group.create_task(self._sealing.seal(outbox, courier), name="seal"),
                 group.create_task(courier.answers(), name="answers"),
                 group.create_task(keeper.keep(), name="keep"),
                 group.create_task(keeper.watch(uplink), name="watch"),
@@ -223,29 +212,25 @@ class Agent:
             standing.held,
             courier.open_batches,
         )
+        return keeper.uncounted_s
 
     async def _load(self, outbox: Outbox, courier: Courier) -> None:
         """Both machines know what the outbox holds."""
-        if outbox.reopened:
-            _log.warning("another key than before: %d readings are sealed anew under it", outbox.reopened)
         names = [source.name for source in self._sources]
         if await self._thread.call(outbox.resume, self._clock.read(), names):
             _log.warning("the agent was not stopped in good order: the device's chain will say that readings may lack")
         for source in self._sources:
             await self._thread.call(outbox.register, source.source_id, source.description)
         await courier.load()
-        await self._announce(outbox, courier)
+        await self._sealing.announce(outbox, courier)
         standing = await self._thread.call(outbox.standing)
         if standing.live > LARGEST.max_readings:  # not counted in bytes, there may be millions
             await self._thread.call(outbox.defer)
             standing = await self._thread.call(outbox.standing)
         size = await self._thread.call(outbox.live_bytes)
         self._batcher.stands(standing, time.monotonic(), accepted_bytes=size)
-
-    async def _announce(self, outbox: Outbox, courier: Courier) -> None:
-        if said := await self._thread.call(outbox.announce_loss, self._sealer):
-            _log.warning("an outbox was lost: the device's chain begins a new epoch, and its first batch says so")
-            courier.added(said)
+        # Not from now: an agent that is started again and again would never send a heartbeat.
+        self._batcher.sealed(Step.HEARTBEAT, time.monotonic() - await self._thread.call(outbox.silent_s))
 
     async def _accept(self, outbox: Outbox, keeper: Keeper, deliveries: Sequence[Delivery]) -> None:
         """`deliveries` are accepted, and the outbox is within its budget or has nothing left to drop."""
@@ -262,51 +247,6 @@ class Agent:
         keeper.say(relief)
         self._changed()
 
-    async def _seal(self, outbox: Outbox, courier: Courier) -> None:
-        while True:
-            self._seal_wake.clear()
-            async with self._sealing:
-                room = courier.room(self._limits.max_bytes + ENVELOPE_OVERHEAD)
-                backlog_room = courier.backlog_room(LARGEST.max_bytes + ENVELOPE_OVERHEAD)
-                step = self._batcher.next(time.monotonic(), room=room, backlog_room=backlog_room, flush=self._flush)
-                if step is not None:
-                    await self._take(step, outbox, courier)
-            if step is None:
-                await wait(self._seal_wake, self._batcher.wake_at() if room else None)
-
-    async def _take(self, step: Step, outbox: Outbox, courier: Courier) -> None:
-        def act() -> tuple[Sealed | None, Standing]:
-            sealed = None
-            match step:
-                case Step.LIVE:
-                    sealed = outbox.seal_next(self._limits, self._sealer)
-                case Step.DEFER:
-                    outbox.defer()
-                case Step.BACKLOG:
-                    sealed = outbox.seal_next(LARGEST, self._sealer, backlog=True)
-                case Step.GAP:
-                    sealed = outbox.declare_gap(self._sealer)
-                case Step.HEARTBEAT:
-                    sealed = outbox.heartbeat(self._sealer)
-            return sealed, outbox.standing()
-
-        sealed, standing = await self._thread.call(act)
-        now = time.monotonic()
-        live = sealed is not None and step is Step.LIVE
-        self._batcher.stands(standing, now, sealed_bytes=sealed.reading_bytes if sealed and live else 0)
-        if sealed is not None:
-            self._batcher.sealed(step, now)
-            courier.added(sealed)
-
-    def _use(self, signer: Signer) -> None:
-        self._sealer = Sealer(signer, self._config.origin, self._clock)
-        self._owner = Owner(
-            self._config.device,
-            self._config.origin,
-            key_id(signer.algorithm, signer.public_key),
-            self._config.key,
-        )
-
     # How it ends.
 
     async def _until_over(self, collecting: asyncio.Task[None], courier: Courier, *, exit_when_done: bool) -> None:
@@ -314,13 +254,13 @@ class Agent:
             await self._stop.wait()
             return
         await self._unless_stopped(asyncio.wait({collecting}))
-        self._flush = True
+        self._sealing.flush = True
         self._changed()
         await self._unless_stopped(self._until(lambda: not self._batcher.open and not courier.open_batches))
 
     async def _drain(self, courier: Courier, sending: asyncio.Task[None]) -> None:
         """What could be delivered is, and the device has said goodbye; a broker that is away is not waited for."""
-        self._flush = True
+        self._sealing.flush = True
         self._changed()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
@@ -345,12 +285,8 @@ class Agent:
             await self._settled.wait()
 
     def _changed(self) -> None:
-        self._seal_wake.set()
+        self._sealing.wake.set()
         self._settled.set()
-
-
-def _limits(config: EdgeConfig) -> Limits:
-    return Limits(config.batching.max_readings, config.batching.max_bytes, config.batching.max_age_s)
 
 
 def _first(group: BaseExceptionGroup[UserError]) -> BaseException:

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from edge.config import MAX_BATCH_BYTES
+from edge.config import MAX_BATCH_BYTES, BatchingConfig
 from edge.store import Standing
 from ledger.batch import MAX_READINGS
 
@@ -31,6 +31,11 @@ class Limits:
 
 # Of a batch of a backlog, and what may pile up before there is one. Its age is past.
 LARGEST = Limits(MAX_READINGS, MAX_BATCH_BYTES, 0.0)
+
+
+def limits_of(config: BatchingConfig) -> Limits:
+    """Those of a live batch, as configured."""
+    return Limits(config.max_readings, config.max_bytes, config.max_age_s)
 
 
 class Step(Enum):

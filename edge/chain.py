@@ -9,7 +9,7 @@ import sqlite3
 from dataclasses import dataclass, field
 
 from edge.batcher import Limits
-from edge.database import SEALED, STORED, Owner
+from edge.database import SEALED, STORED, OutboxError, Owner
 from edge.epoch import name_epoch, start_epoch
 from edge.seal import Link, Sealer
 from edge.store import Store
@@ -53,7 +53,8 @@ class Chain(Store):
         """The chain in use is one of the owner's key; how many readings were sealed under another, and are not now.
 
         A key that changed without a rotation (the old one was revoked) takes along what the log does not have. What
-        is stored waits on for its receipts: the log has it, under the old key.
+        is stored waits on for its receipts: the log has it, under the old key. While that is in doubt, see `in_doubt`,
+        it is not to be called: what the log has without our knowing would be sealed twice.
         """
         row = self._one("SELECT key_id, epoch FROM chains ORDER BY chain DESC LIMIT 1")
         if row is not None:
@@ -61,6 +62,14 @@ class Chain(Store):
             if row[0] == owner.key_id:
                 return 0
         return self.new_epoch(owner)
+
+    def in_doubt(self, owner: Owner) -> bool:
+        """The chain in use is another key's than the owner's, and nobody has said what the log has of its end."""
+        row = self._one("SELECT chain, key_id FROM chains ORDER BY chain DESC LIMIT 1")
+        if row is None or row[1] == owner.key_id:
+            return False
+        (unsaid,) = self._row("SELECT EXISTS (SELECT 1 FROM batches WHERE state = ? AND chain = ?)", SEALED, row[0])
+        return bool(unsaid)
 
     def new_epoch(self, owner: Owner) -> int:
         """A new chain of the owner's key is in use, in an epoch never used before; how many readings were re-opened.
@@ -83,6 +92,11 @@ class Chain(Store):
         """The first place of the chain in use that is empty."""
         _, epoch, seq = self._chain()
         return epoch, seq
+
+    def silent_s(self) -> float:
+        """Running time since the chain's last header, seconds: a heartbeat is due by it, however often agents start."""
+        (silent_s,) = self._row("SELECT lived_s - sealed_s FROM state")
+        return float(silent_s)
 
     def defer(self) -> None:
         """What was live waits behind what comes from now on."""
@@ -112,7 +126,7 @@ class Chain(Store):
             if not opened.ids:
                 return None
             batch = sealer.seal(
-                self._link(),
+                self._link(sealer),
                 readings=opened.bodies,
                 sensor_times_ns=opened.times_ns,
                 sources=[self._described(sensor) for sensor in opened.sensors],
@@ -145,17 +159,22 @@ class Chain(Store):
     def _seal_notice(self, sealer: Sealer, notice: Notice, window_ns: tuple[int, int] | None = None) -> Sealed:
         with self._transaction() as db:
             batch = sealer.seal(
-                self._link(), readings=(), sensor_times_ns=(), sources=(), notice=notice, window_ns=window_ns
+                self._link(sealer), readings=(), sensor_times_ns=(), sources=(), notice=notice, window_ns=window_ns
             )
             if notice.kind == NoticeKind.GAP:
                 db.execute("DELETE FROM gaps WHERE reason = ?", (notice.reason,))
                 db.execute("UPDATE state SET declared_gaps = declared_gaps + 1")
             return self._append(db, batch, _Open(), backlog=False)
 
-    def _link(self) -> Link:
-        epoch, seq, previous, size, root = self._row(
-            "SELECT epoch, next_seq, previous, anchor_size, anchor_root FROM chains, state ORDER BY chain DESC LIMIT 1"
+    def _link(self, sealer: Sealer) -> Link:
+        """The next place in the chain in use; raises UserError if that is not one of the sealer's key."""
+        key, epoch, seq, previous, size, root = self._row(
+            "SELECT key_id, epoch, next_seq, previous, anchor_size, anchor_root FROM chains, state "
+            "ORDER BY chain DESC LIMIT 1"
         )
+        if key != sealer.key_id:
+            # A change of keys that was cut short; two keys in one chain would be nobody's.
+            raise OutboxError(f"outbox {self._path}: its chain is another key's; start the agent again")
         return Link(epoch, seq, previous, None if root is None else Anchor(size, root))
 
     def _open_batch(self, first: int, last: int, limits: Limits) -> _Open:
@@ -200,6 +219,7 @@ class Chain(Store):
             "UPDATE chains SET next_seq = next_seq + 1, previous = ? WHERE chain = ?",
             (header_hash(batch.header), chain),
         )
+        db.execute("UPDATE state SET sealed_s = lived_s")
         return Sealed((chain, seq), len(opened.ids), sum(map(len, opened.bodies)), envelope, backlog)
 
     def _reopen(self, db: sqlite3.Connection, chain: int) -> int:

@@ -9,7 +9,11 @@ the segment that its readings were received in.
     on the current timeline    sealed as received, the clock's state beside them
     not on it                  held: accepted, not sealed. When the clock is synchronised within the same boot, their
                                receipt times are mapped by the monotonic clock and they are released; when that boot
-                               is over without it, they are sealed as they stand, as received by an unset clock
+                               is over without it, or a day, they are sealed as they stand, and as received by an
+                               unset clock
+
+A day, because no clock, however wrong it once was, may hold readings for ever: one that was set to 2099 by mistake
+leaves a mark behind which everything is in the past. So with the readings goes that mark.
 
 Nothing here reads local time, so neither a time zone nor its changes can matter. No I/O but in `SystemClock`.
 """
@@ -28,6 +32,8 @@ from ledger.reading import CLOCK_TOLERANCE_NS
 RELEASED_NS = 1_767_225_600 * 10**9  # 2026-01-01T00:00:00Z
 # The wall clock was set, and not merely slewed (500 ppm) or read late, when it moved by more against the monotonic one.
 STEP_NS = 10**9
+# How long readings wait for a clock: a gateway that boots without a network has found one by then, or has none.
+HOLD_NS = 24 * 3600 * 10**9
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # systemd-timesyncd makes this file when the clock has been set from the network since boot, and others imitate it.

@@ -22,6 +22,8 @@ from vitalseal.errors import UserError
 
 # A queue of waveforms must not take the agent's 64 MB; scalars are 40 to 60 bytes.
 MAX_QUEUED_BYTES = 1024 * 1024
+# What a chunk takes beside its readings, so that one without any (a cursor, refused input) fills the queue, too.
+CHUNK_BYTES = 512
 # Enough to be worth a sync at once. Half the queue, so that sources can go on meanwhile.
 URGENT_READINGS, URGENT_BYTES = 256, MAX_QUEUED_BYTES // 2
 RETRY_BASE_S, RETRY_CAP_S = 1.0, 60.0
@@ -131,7 +133,7 @@ class Collector:
     async def _enqueue(self, delivery: Delivery) -> None:
         self._queue.append(delivery)
         self._readings += len(delivery.readings)
-        self._bytes += delivery.size
+        self._bytes += CHUNK_BYTES + delivery.size
         self._arrived.set()
         if self._readings >= URGENT_READINGS or self._bytes >= URGENT_BYTES:
             self._urgent.set()

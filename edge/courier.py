@@ -13,6 +13,7 @@ next start builds the window from the outbox.
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -30,6 +31,8 @@ from ledger.receipt import Message, Reason, Receipt, Reject, Status, Stored, Wan
 MAX_WANTED = 4096
 # Between two batches that are sent again because they were asked for: an easy pace, on a metered link too.
 AGAIN_EVERY_S = 0.2
+# Another fault than the last one is said no sooner than this: a broker may put any number of them into the log.
+FAULT_EVERY_S = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -64,15 +67,19 @@ class Courier:
         self._wanted: dict[ChainPlace, None] = {}
         self._asked = asyncio.Event()
         self._restate = False
+        self._refused: Place | None = None
         self._last_fault: str | None = None
+        self._fault_from = -math.inf
 
     async def load(self) -> None:
-        """The window knows what the outbox holds."""
+        """The window knows what the outbox holds, and nothing else."""
+        self._window.give_up()
         self.open_batches = await self._thread.call(self._outbox.open_batches)
         for place, size in await self._thread.call(self._outbox.unstored):
             self._window.add(place, size)
         await self._reload_asking()
         await self._reload_anchor()
+        self._changed()
 
     def added(self, sealed: Sealed) -> None:
         """A new batch is committed and wants to go out."""
@@ -97,6 +104,11 @@ class Courier:
     def delivered(self) -> bool:
         """The aggregator has every sealed batch."""
         return not self._window.unstored
+
+    @property
+    def refused(self) -> bool:
+        """The aggregator does not take the lowest batch that it lacks, nor, therefore, those behind it."""
+        return self._refused is not None and self._refused == self._window.lowest
 
     def hang_up(self) -> None:
         """`serve` returns soon."""
@@ -193,7 +205,7 @@ class Courier:
 
     def _take_wanted(self, wanted: Wanted) -> None:
         if not self._wanted:
-            _log.info("the log asks for batches again that it lost; what is still kept is sent")
+            self._note_fault("the log asks for batches again that it lost; what is still kept is sent")
         self._wanted.update(dict.fromkeys(wanted.places[: MAX_WANTED - len(self._wanted)]))
         self._asked.set()
 
@@ -202,6 +214,8 @@ class Courier:
         place = await self._thread.call(self._outbox.record_reject, at, reject.reason, reject.detail)
         if place is not None:
             self._window.rejected(place, reject.reason, time.monotonic())
+            if reject.reason not in (Reason.OUT_OF_ORDER, Reason.OVER_QUOTA):
+                self._refused = place
         # Order mends itself; anything else takes a person.
         if reject.reason != Reason.OUT_OF_ORDER:
             self._note_fault(
@@ -232,9 +246,10 @@ class Courier:
         self.anchor_size = anchor.size if anchor else 0
 
     def _note_fault(self, fault: str) -> None:
-        """Says `fault`, once for as long as it stays the same."""
-        if fault != self._last_fault:
-            self._last_fault = fault
+        """Says `fault`, once for as long as it stays the same, and at an easy pace."""
+        now = time.monotonic()
+        if fault != self._last_fault and now >= self._fault_from:
+            self._last_fault, self._fault_from = fault, now + FAULT_EVERY_S
             _log.warning("%s", fault)
 
     def _changed(self) -> None:

@@ -28,6 +28,8 @@ _ADVICE = {
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
 _PAGE_CACHE_KB = 2048  # the agent's memory does not grow with the outbox
+# What the write-ahead log shrinks to when a reader that kept it from beginning again has gone; twice its usual size.
+_MAX_WAL = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def open_database(path: Path, owner: Owner) -> sqlite3.Connection:
         db = stack.enter_context(contextlib.closing(sqlite3.connect(path, isolation_level=None)))
         path.chmod(0o600)  # readings and secrets: nobody else's business
         db.execute(f"PRAGMA cache_size = -{_PAGE_CACHE_KB}")
+        db.execute(f"PRAGMA journal_size_limit = {_MAX_WAL}")
         # Asked for, not given: SQLite goes on in another mode where the file system cannot do this one.
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
@@ -105,8 +108,10 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         # The low byte is the primary code; an error of Python's own module has none.
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
+        extended = getattr(error, "sqlite_errorcode", 0)
+        code = extended & 0xFF
+        # The second: the file beside the write-ahead log that is made at opening, before anything is written.
+        if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:
             raise DiskFullError(f"outbox {path}: {error}; make room") from error
         raise OutboxError("; ".join(filter(None, (f"outbox {path}: {error}", _ADVICE.get(code))))) from error
     except OSError as error:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from edge.clock import Moment, Segment, on_timeline
+from edge.clock import HOLD_NS, Moment, Segment, on_timeline
 from edge.source import check_description
 from edge.store import Store
 from ledger.info import Clock
@@ -64,10 +64,10 @@ class Intake(Store):
             self._give_up_other_boots(db, moment.boot_id)
             return lacking
 
-    def close_in_order(self) -> None:
-        """The next start finds nothing amiss."""
+    def close_in_order(self, lived_s: float = 0.0) -> None:
+        """The next start finds nothing amiss; the agent has run for `lived_s` more."""
         with self._transaction() as db:
-            db.execute("UPDATE state SET closed = 1")
+            db.execute("UPDATE state SET closed = 1, lived_s = lived_s + ?", (lived_s,))
 
     def register(self, source_id: bytes, description: str) -> None:
         """Batches sealed from here on describe the source by `description`.
@@ -116,18 +116,21 @@ class Intake(Store):
         """Some of the readings that are held for this clock are not any more, now that it is set; how many.
 
         What the gateway's clock said of their receipt was wrong by as much as the wall clock has moved against the
-        monotonic one since. Sensor times are never rewritten.
+        monotonic one since. Sensor times are never rewritten. If it is not set, those that have waited for a day go.
         """
-        if moment.clock != Clock.SYNCHRONISED:
-            return 0
         with self._transaction() as db:
-            if not self._on_timeline(moment):
-                return 0
+            is_set = moment.clock == Clock.SYNCHRONISED and self._on_timeline(moment)
             for first, range_last in self._held():
                 segment = self._segment(first)
                 if segment is None or segment.boot_id != moment.boot_id:
                     continue
                 end = self._segment_end(first, range_last)
+                if not is_set:
+                    if moment.monotonic_ns - self._received_at(first, segment) < HOLD_NS:
+                        continue
+                    self._give_up_clock(db, first, end, segment)
+                    self._forget_commits_ahead(db, moment)
+                    return end - first + 1
                 last = min(end, first + _RELEASED_AT_ONCE - 1)
                 self._map(db, first, last, moment.delta_ns - segment.delta_ns)
                 if last < end:
@@ -168,11 +171,24 @@ class Intake(Store):
                 last = self._segment_end(at, range_last)
                 segment = self._segment(at)
                 if segment is not None and segment.boot_id != boot_id:
-                    self._insert_segment(
-                        db, at, replace(segment, clock=Clock.UNSYNCHRONISED, error_ns=None, held=False)
-                    )
-                    self._unhold(db, at, last)
+                    self._give_up_clock(db, at, last, segment)
                 at = last + 1
+
+    def _give_up_clock(self, db: sqlite3.Connection, first: int, last: int, segment: Segment) -> None:
+        """The held readings `first` to `last`, all of `segment`, go as they stand."""
+        self._insert_segment(db, first, replace(segment, clock=Clock.UNSYNCHRONISED, error_ns=None, held=False))
+        self._unhold(db, first, last)
+
+    def _forget_commits_ahead(self, db: sqlite3.Connection, moment: Moment) -> None:
+        """If nothing but our own word says that the clock of `moment` is behind, that is not believed any more."""
+        (witnessed_s,) = self._row("SELECT witnessed_s FROM state")
+        if on_timeline(moment, committed_ns=None, witnessed_s=witnessed_s):
+            db.execute("UPDATE state SET committed_ns = min(committed_ns, ?)", (moment.wall_ns,))
+
+    def _received_at(self, at: int, segment: Segment) -> int:
+        """Monotonic time, ns, at which reading `at` was received, within a second."""
+        reading = Reading.decode(self._row("SELECT body FROM readings WHERE id = ?", at)[0])
+        return reading.sensor_time_ns + reading.gateway_offset_ns - segment.delta_ns
 
     def _held(self) -> Sequence[tuple[int, int]]:
         return self._rows("SELECT first_id, last_id FROM waiting WHERE held ORDER BY first_id")

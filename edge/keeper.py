@@ -25,11 +25,11 @@ _log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Looks after one outbox. `changed` is called when what waits to be sealed has."""
+    """Looks after one outbox by what `config` says at the moment; `changed` is called when what is to be sealed has."""
 
     def __init__(
         self,
-        config: EdgeConfig,
+        config: Callable[[], EdgeConfig],
         thread: OutboxThread,
         outbox: Outbox,
         batcher: Batcher,
@@ -43,16 +43,23 @@ class Keeper:
         self._clock = clock
         self._changed = changed
         self._over_budget = False
+        self._counted_at = time.monotonic()
+
+    @property
+    def uncounted_s(self) -> float:
+        """Running time that the outbox does not know of yet."""
+        return time.monotonic() - self._counted_at
 
     async def keep(self) -> None:
         """Running time is counted, what is old and receipted deleted; runs until it is cancelled."""
         while True:
-            since = time.monotonic()
-            while await self._thread.call(self._outbox.purge, self._config.keep_days * _DAY_S):
+            while await self._thread.call(self._outbox.purge, self._config().keep_days * _DAY_S):
                 pass
             self.say(await self._thread.call(self.relieve))
             await asyncio.sleep(KEEP_EVERY_S)
-            await self._thread.call(self._outbox.record_life, time.monotonic() - since)
+            lived_s = self.uncounted_s
+            await self._thread.call(self._outbox.record_life, lived_s)
+            self._counted_at += lived_s
 
     async def watch(self, uplink: Uplink) -> None:
         """What was held for a clock is released, and status knows of the connection; runs until it is cancelled."""
@@ -71,13 +78,13 @@ class Keeper:
                 if holding:
                     _log.warning("the clock is not set: readings are accepted, and held until it is")
                 else:
-                    _log.warning("the clock is set: the readings that were held are on their way")
+                    _log.warning("no reading is held for the clock any more: those that were are on their way")
             await asyncio.sleep(WATCH_EVERY_S)
 
     def relieve(self) -> Relief | None:
         """The outbox's thread: room is made within the budget; None where the disk has no room for saying so."""
         with contextlib.suppress(DiskFullError):
-            return self._outbox.relieve(self._config.outbox.max_bytes)
+            return self._outbox.relieve(self._config().outbox.max_bytes)
         return None
 
     def say(self, relief: Relief | None) -> None:
@@ -89,7 +96,7 @@ class Keeper:
             _log.error(
                 "the outbox is over its budget of %d MB: the oldest readings that are not sealed are dropped, and the"
                 " device's chain will say how many",
-                self._config.outbox.max_mb,
+                self._config().outbox.max_mb,
             )
         else:
             _log.warning("the outbox is within its budget again")

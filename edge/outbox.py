@@ -31,14 +31,12 @@ from ledger.events import ChainPlace
 
 
 class Outbox(Intake, Chain, Overflow):
-    """The writer; see the module. Make it, use it and close it in one thread.
-
-    Attributes:
-        reopened: readings whose batches were sealed with another key than the owner's and given up at opening.
-    """
+    """The writer; see the module. Make it, use it and close it in one thread."""
 
     def __init__(self, path: Path, owner: Owner) -> None:
-        """The outbox of `owner` in `path`, made if it is not there; its chain in use is one of the owner's key.
+        """The outbox of `owner` in `path`, made if it is not there.
+
+        Its chain in use is one of the owner's key, unless it is `in_doubt`.
 
         Raises:
             UserError: another agent has it, it is another device's, or it cannot be opened.
@@ -47,7 +45,8 @@ class Outbox(Intake, Chain, Overflow):
         try:
             super().__init__(open_database(path, owner), path)
             try:
-                self.reopened = self.begin_chain(owner)
+                if not self.in_doubt(owner):
+                    self.begin_chain(owner)
             except BaseException:
                 self._db.close()
                 raise
@@ -68,8 +67,9 @@ class Outbox(Intake, Chain, Overflow):
 
     def kept_at(self, at: ChainPlace) -> list[Place]:
         """The batches with this epoch and sequence number that the aggregator has stored, of any chain."""
+        # CROSS JOIN: a look-up for each of the few chains, and not a walk through all that is kept.
         return self._rows(
-            "SELECT chain, seq FROM batches JOIN chains USING (chain) WHERE epoch = ? AND seq = ? AND state > ? "
+            "SELECT chain, seq FROM chains CROSS JOIN batches USING (chain) WHERE epoch = ? AND seq = ? AND state > ? "
             "ORDER BY chain",
             *_clamped(at),
             SEALED,
@@ -106,7 +106,7 @@ class Outbox(Intake, Chain, Overflow):
                 claimed = min(index, MAX_SQLITE)
                 done = db.execute(
                     "UPDATE batches SET state = ?1, log_index = ?2 WHERE chain = ?3 AND seq = ?4 AND state = ?5 "
-                    "AND ?6 = ?7 AND NOT EXISTS (SELECT 1 FROM batches JOIN chains USING (chain) "
+                    "AND ?6 = ?7 AND NOT EXISTS (SELECT 1 FROM chains CROSS JOIN batches USING (chain) "
                     "WHERE chain != ?3 AND epoch = ?6 AND seq = ?4 AND log_index = ?2)",
                     (STORED, claimed, chain, min(at[1], MAX_SQLITE), SEALED, at[0], epoch),
                 )
@@ -120,7 +120,7 @@ class Outbox(Intake, Chain, Overflow):
         There may be one for each key that the device has had.
         """
         rows = self._rows(
-            "SELECT chain, seq, header, signature FROM batches JOIN chains USING (chain) "
+            "SELECT chain, seq, header, signature FROM chains CROSS JOIN batches USING (chain) "
             "WHERE epoch = ? AND seq = ? AND state < ? ORDER BY chain DESC",
             *_clamped(at),
             RECEIPTED,

@@ -31,6 +31,6 @@ def recover(config: EdgeConfig, key_id: bytes) -> Recovered:
         raise OutboxError(f"outbox {config.outbox_file}: not there; starting the agent makes one, in a new epoch")
     owner = Owner(config.device, config.origin, key_id, config.key)
     with contextlib.closing(Outbox(config.outbox_file, owner)) as outbox:
-        readings = outbox.reopened + outbox.new_epoch(owner)
+        readings = outbox.new_epoch(owner)
         epoch, _ = outbox.next_place()
         return Recovered(epoch, readings)

@@ -25,6 +25,7 @@ CREATE TABLE state (
     checkpoint BLOB,                                                -- the same, as signed
     witnessed_s INTEGER NOT NULL DEFAULT 0,                         -- its witnesses' time, Unix
     lived_s REAL NOT NULL DEFAULT 0,                                -- how long agents have run on this file
+    sealed_s REAL NOT NULL DEFAULT 0,                               -- lived_s when the last header was sealed
     broker TEXT NOT NULL DEFAULT 'away', broker_why TEXT NOT NULL DEFAULT '', -- nothing while no agent runs
     closed INTEGER NOT NULL DEFAULT 1,                              -- in good order
     committed_ns INTEGER,                                           -- wall time when readings were last committed

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edge.clock import ClockReader, Segment, SystemClock
 from ledger.batch import SECRET_SIZE, Anchor, Notice, SealedBatch, seal
 from ledger.info import BatchInfo, Clock, Source
-from ledger.keys import Signer
+from ledger.keys import Signer, key_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,15 @@ class Link:
 
 
 class Sealer:
-    """Seals for one device and one log."""
+    """Seals for one device and one log.
+
+    Attributes:
+        key_id: of the key that it seals with.
+    """
 
     def __init__(self, signer: Signer, origin: str, clock: ClockReader | None = None) -> None:
         self._signer = signer
+        self.key_id = key_id(signer.algorithm, signer.public_key)
         self._origin = origin
         self._clock = clock or SystemClock()
 

@@ -114,6 +114,19 @@ class Window:
         if not self.blocked:
             self._round.append(place)
 
+    @property
+    def lowest(self) -> Place | None:
+        """The lowest batch that is not stored."""
+        return next(iter(self.unstored), None)
+
+    def give_up(self) -> None:
+        """What is not stored is no batch any more, and goes out no more."""
+        self.unstored.clear()
+        self._backlog.clear()
+        self._round.clear()
+        self._bytes = self._attempts = 0
+        self.blocked = False
+
     def ask_after(self, places: Sequence[Place], now: float, *, more: bool) -> None:
         """`places`, in order, are stored and have no receipt; `more`: the outbox holds others behind them."""
         self.untracked = more

@@ -140,7 +140,7 @@ def make_config(directory, broker=None, **others):
 def agent_for(directory, signer):
     """Makes agents on one outbox."""
 
-    def make(broker, *sources, pace=QUICK, companions=(), clock=None, **others):
+    def make(broker, *sources, pace=QUICK, companions=(), clock=None, signer=signer, **others):
         return Agent(
             make_config(directory, broker, **others),
             signer=signer,

@@ -2,19 +2,23 @@
 
 import asyncio
 import contextlib
+import dataclasses
+import math
 import shutil
+import sqlite3
 
 import aiomqtt
 import pytest
 
-from edge.agent import ENVELOPE_OVERHEAD
 from edge.batcher import LARGEST
 from edge.config import EdgeConfig, OutboxConfig
-from edge.database import open_database
+from edge.database import DiskFullError, open_database
 from edge.key import create_key
 from edge.outbox_reader import Counts, OutboxReader
+from edge.sealing import ENVELOPE_OVERHEAD
 from edge.source import Chunk
 from ledger.batch import Header, Notice, NoticeKind
+from ledger.envelope import parse_envelope
 from ledger.info import Clock
 from ledger.keys import key_id
 from ledger.note import NoteSigner
@@ -295,6 +299,22 @@ async def test_agent_that_is_stopped_on_a_full_disk_ends_with_one_line(
         assert reader._row("SELECT cursor, closed FROM cursors, state") == (str(reader.counts().accepted).encode(), 0)
 
 
+async def test_agent_that_is_stopped_while_a_full_disk_holds_up_its_start(agent_for, source, monkeypatch):
+    """It waits for room, and no longer than it is wanted."""
+
+    def no_room(*_):
+        raise DiskFullError("no room")
+
+    monkeypatch.setattr("edge.outbox.open_database", no_room)
+    agent = agent_for(None, source)
+    task = asyncio.create_task(agent.run())
+    await until(lambda: agent._thread.full)
+    agent.stop()
+    with pytest.raises(UserError, match="no room"):
+        async with asyncio.timeout(5):
+            await task
+
+
 async def test_agent_over_its_budget_drops_the_oldest_and_the_chain_says_so(
     mosquitto, signer, agent_for, source, directory, monkeypatch, caplog
 ):
@@ -377,6 +397,86 @@ async def test_silent_agent_sends_heartbeats(mosquitto, standin_on, agent_for, s
     async with standin_on(mosquitto) as standin, running(agent_for(mosquitto, source, heartbeat_s=0.05)):
         await standin.until(lambda: len(standin.headers) >= 3)
     assert {Header.decode(header).notice.kind for header, _ in standin.headers.values()} == {NoticeKind.HEARTBEAT}
+
+
+async def test_agent_that_is_started_again_and_again_sends_heartbeats(mosquitto, standin_on, agent_for, directory):
+    """None of its runs is as long as the interval, and together they are."""
+    async with standin_on(mosquitto) as standin:
+        starts = 0
+        while not standin.headers:
+            starts += 1
+            agent = agent_for(mosquitto, heartbeat_s=3600.0)
+            async with running(agent):
+                await standin.until(lambda starts=starts: sum(status.online for status in standin.statuses) >= starts)
+                if starts == 2:
+                    await standin.until(lambda: standin.headers)
+            with contextlib.closing(sqlite3.connect(directory / "data" / "outbox.db")) as db, db:
+                db.execute("UPDATE state SET lived_s = lived_s + 3599.9")
+        assert Header.decode(standin.headers[0, 0][0]).notice == Notice(NoticeKind.HEARTBEAT)
+
+
+async def test_agent_keeps_a_budget_that_was_changed_while_it_works(agent_for, directory):
+    """SIGHUP brings it into force: what is too much by the new budget goes with the next readings, and is counted."""
+    source = FedSource()
+    agent = agent_for(None, source)
+    async with running(agent):
+        source.feed(1000)
+        await accepted(directory, 1000)
+        tight = object.__new__(OutboxConfig)
+        object.__setattr__(tight, "max_mb", 0.08)
+        agent.reconfigure(dataclasses.replace(agent.config, outbox=tight))
+        source.feed(50)
+        await until_counts(directory, lambda counts: counts.accepted == 1050 and counts.dropped > 0)
+        assert agent.report().over_budget
+
+
+class ManyKeyed(StandIn):
+    """An aggregator that knows several keys of the device; from `ended_at` on it takes nothing of the first."""
+
+    def __init__(self, broker, *signers):
+        super().__init__(broker, signers[0])
+        self.ended_at = math.inf
+        self.of_key = {key_id(each.algorithm, each.public_key): StandIn(broker, each) for each in signers}
+        for each in self.of_key.values():
+            each.log = self.log
+
+    @property
+    def all_readings(self):
+        return [body for each in self.of_key.values() for body in each.readings]
+
+    def _answers(self, payload):
+        header = parse_envelope(payload).header
+        first, each = next(iter(self.of_key.values())), self.of_key[header.key_id]
+        each.stores, each.receipts, each.known_size = self.stores, self.receipts, self.known_size
+        place = (header.epoch, header.seq)
+        if each is first and place not in each.headers and header.seq >= self.ended_at:
+            return [Reject(*place, Reason.ENDED_KEY, "as the test wants")]
+        answers = each._answers(payload)
+        self.known_size = each.known_size
+        return answers
+
+
+@pytest.mark.parametrize("ended_at", [0, 2, math.inf])
+async def test_key_that_is_exchanged_seals_nothing_twice(
+    mosquitto, directory, agent_for, signer, source, ended_at, monkeypatch
+):
+    """The log had batches of the old key and said so to nobody; it has or refuses the rest before the new one seals."""
+    monkeypatch.setattr("edge.agent.DRAIN_S", 0.1)
+    new = create_key(directory / "new.key")
+    async with ManyKeyed(mosquitto, signer, new) as standin:
+        standin.stores = standin.receipts = False
+        standin.ended_at = ended_at
+        async with running(agent_for(mosquitto, source)):
+            source.feed(400)
+            await until_counts(directory, lambda counts: counts.batches_sealed >= 4)
+            await standin.until(lambda: len(standin.all_readings) >= 100 * min(ended_at, 4))
+        standin.stores = standin.receipts = True
+        agent = agent_for(mosquitto, source, signer=new)
+        async with running(agent):
+            source.feed(100)
+            await receipted(directory, 500)
+        assert sorted(standin.all_readings) == sorted(kept(directory)[1])
+        assert len(standin.of_key[key_id(1, new.public_key)].readings) == {0: 500, 2: 300, math.inf: 100}[ended_at]
 
 
 async def test_agent_holds_readings_until_its_clock_is_set(mosquitto, standin_on, agent_for, source, directory):
@@ -479,6 +579,21 @@ async def test_agent_begins_a_new_epoch_when_its_outbox_is_lost(broker, standin,
         await standin.until(lambda: (1, 1) in standin.headers)
         await receipted(directory, 5)
     assert Header.decode(standin.headers[1, 0][0]).notice == Notice(NoticeKind.OUTBOX_LOST)
+
+
+async def test_faults_of_many_kinds_do_not_fill_the_log(mosquitto, standin_on, agent_for, source, directory, caplog):
+    """Whoever can publish on the receipt topic chooses the words; each is recorded for status, few are said."""
+    async with standin_on(mosquitto) as standin, aiomqtt.Client("127.0.0.1", mosquitto.port) as other:
+        async with running(agent_for(mosquitto, source)):
+            await standin.until(lambda: standin.statuses)
+            for number in range(30):
+                answer = Reject(None, None, 1 + number % 7, f"detail {number}").encode() if number % 2 else b"\xff"
+                await other.publish("vitalseal/v1/dev-1/receipt", answer, qos=1)
+            source.feed(1)
+            await receipted(directory, 1)
+        with OutboxReader(directory / "data" / "outbox.db") as reader:
+            assert reader.last_reject().detail == "detail 29"
+    assert sum("rejects batches" in message or "not understood" in message for message in caplog.messages) == 1
 
 
 async def test_agent_ignores_answers_that_make_no_sense(mosquitto, signer, agent_for, source, directory):

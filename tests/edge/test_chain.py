@@ -86,6 +86,27 @@ def test_new_key_takes_along_what_is_not_stored(outbox, sealer, other, path):
     assert (counts.batches_sealed, counts.batches_stored, counts.batches_receipted) == (2, 2, 0)
 
 
+def test_new_key_waits_for_what_the_old_one_sealed(outbox, sealer, other, path):
+    """The log may have it without our knowing, so opening decides nothing; nor does the new key seal behind it."""
+    outbox.accept([delivery(0, 20)])
+    seal_all(outbox, sealer)
+    outbox.close()
+    new, owner = other
+    with contextlib.closing(Outbox(path, owner)) as again:
+        assert again.in_doubt(owner)
+        assert (len(again.unstored()), again.next_place()) == (2, (0, 2))
+        for seal in (again.heartbeat, lambda sealer: again.seal_next(LARGEST, sealer)):
+            again.accept([delivery(20, 1)])
+            with pytest.raises(UserError, match="its chain is another key's; start the agent again"):
+                seal(new)
+        assert again.mark_stored([((0, 0), 0), ((0, 1), 1)]) == [(0, 0), (0, 1)]
+        assert not again.in_doubt(owner)
+    with contextlib.closing(Outbox(path, owner)) as again:
+        assert again.next_place() == (0, 0)
+        assert again.seal_next(LARGEST, new).readings == 2
+    outbox.__init__(path, owner)
+
+
 def test_old_key_that_comes_back_begins_a_new_epoch(outbox, sealer, other, owner, signer):
     """Its places were used: the chain goes on in an epoch that was not."""
     outbox.accept([delivery(0, 10)])
@@ -165,6 +186,18 @@ def test_overrun_of_a_source_is_a_gap(outbox, sealer, path):
     assert not outbox.standing().gap
     with OutboxReader(path) as reader:
         assert (reader.facts().gaps_declared, reader.facts().gaps_pending) == (1, 0)
+
+
+def test_silence_is_counted_in_running_time_across_restarts(path, owner, sealer):
+    """From the last header of any kind; what an agent ran for until it stopped in good order counts, too."""
+    for silent_s in (0.0, 70.0, 140.0):
+        with contextlib.closing(Outbox(path, owner)) as outbox:
+            assert outbox.silent_s() == silent_s
+            outbox.record_life(60.0)
+            outbox.close_in_order(10.0)
+    with contextlib.closing(Outbox(path, owner)) as outbox:
+        outbox.heartbeat(sealer)
+        assert outbox.silent_s() == 0.0
 
 
 @pytest.mark.parametrize(
@@ -290,7 +323,6 @@ def test_outbox_of_format_1_is_taken_over(format_1, outbox, owner, sealer, direc
     with pytest.raises(UserError, match="format 1, of an earlier version; start the agent once"):
         OutboxReader(format_1)
     with contextlib.closing(Outbox(format_1, owner)) as again:
-        assert again.reopened == 0
         places = [(0, seq) for seq in range(4)]
         assert [again.envelope(place) for place in places] == [outbox.envelope(place) for place in places]
         assert [place for place, _ in again.unstored()] == places[2:]
@@ -304,7 +336,8 @@ def test_outbox_of_format_1_is_taken_over(format_1, outbox, owner, sealer, direc
 def test_outbox_of_format_1_whose_key_was_changed_meanwhile(format_1, other, directory, owner):
     """Its last header says which key it was: the new one's chain begins at epoch 0; the old one's is noted."""
     with contextlib.closing(Outbox(format_1, other[1])) as again:
-        assert (again.reopened, again.next_place()) == (20, (0, 0))
+        assert (again.in_doubt(other[1]), again.next_place()) == (True, (0, 4))
+        assert (again.begin_chain(other[1]), again.next_place()) == (20, (0, 0))
         assert dataclasses.astuple(again.standing()) == (5, 20, 0, False)
     assert f"{owner.key_id.hex()} 0\n" in (directory / "edge.key.epoch").read_text()
 

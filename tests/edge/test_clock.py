@@ -188,6 +188,42 @@ def test_step_backwards_holds_until_the_clock_is_set_right(reopen, batches):
     assert [later - earlier for earlier, later in itertools.pairwise(received)] == [10**9] * 4
 
 
+@pytest.mark.parametrize("clock_state", [Clock.UNSYNCHRONISED, Clock.UNKNOWN])
+def test_clock_that_was_once_far_ahead_holds_for_a_day_and_not_for_ever(reopen, batches, clock_state):
+    """Set to 2062 by hand, set right, never synchronised: a day later the mark is gone, and so is what was held."""
+    clock = HandClock(clock=clock_state)
+    outbox = reopen(clock)
+    clock.steps(36 * 365 * 24 * HOUR)
+    receive(outbox, clock, 2)
+    clock.steps(-36 * 365 * 24 * HOUR)
+    receive(outbox, clock, 3, start=2)
+    clock.passes(24 * HOUR - 4)
+    assert (outbox.release(clock.read()), outbox.standing().held) == (0, 3)
+    clock.passes(1)
+    received_ns = clock.read().wall_ns - 24 * HOUR * 10**9
+    assert (outbox.release(clock.read()), outbox.standing().held) == (3, 0)
+    receive(outbox, clock, 4, start=5)
+    assert outbox.standing().held == 0
+    live, before, held = batches(outbox, clock)
+    assert (live[0], before[0]) == (4, 2)
+    assert held == (3, Clock.UNSYNCHRONISED, None, [received_ns + at * 10**9 for at in range(3)])
+
+
+def test_clock_that_was_never_set_lets_readings_go_a_day_later(reopen, batches):
+    """1970 for months, without a reboot: what has waited for a day goes as it stands, what comes then waits for one."""
+    clock = HandClock(**UNSET)
+    outbox = reopen(clock)
+    for day in range(3):
+        receive(outbox, clock, 2, start=2 * day)
+        clock.passes(24 * HOUR)
+        assert (outbox.release(clock.read()), outbox.release(clock.read())) == (2, 0)
+        receive(outbox, clock, 1, start=99 + day)
+        assert outbox.standing().held == 1
+        clock.passes(24 * HOUR)
+        assert outbox.release(clock.read()) == 1
+    assert {state for _, state in clocks(batches(outbox, clock))} == {Clock.UNSYNCHRONISED}
+
+
 def test_step_backwards_of_a_synchronised_clock_sets_it_right(reopen, batches):
     """It had been ahead: what comes now is not held for hours until it has caught up."""
     clock = HandClock(clock=Clock.UNSYNCHRONISED)

@@ -82,3 +82,27 @@ async def test_stopping_while_the_queue_is_full_accepts_what_was_given(monkeypat
         go_on.set()
         await task
     assert accepted == source.given
+
+
+async def test_chunks_without_readings_fill_the_queue_too(monkeypatch):
+    """A stream of nonsense into a disk that is full must not become a queue without end."""
+    monkeypatch.setattr(collect, "MAX_QUEUED_BYTES", 5000)
+    given = 0
+
+    class Nonsense(Radio):
+        async def readings(self, _cursor):
+            nonlocal given
+            while given < 1000:
+                given += 1
+                yield Chunk((), str(given).encode(), refused=1)
+                await asyncio.sleep(0)
+
+    async def accept(_deliveries):
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(collector(Nonsense(), accept).run())
+    for _ in range(3000):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert given < 100

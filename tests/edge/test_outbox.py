@@ -1,5 +1,6 @@
 """The outbox: what is accepted stays, what is sealed never changes, and only receipted batches are ever deleted."""
 
+import contextlib
 import errno
 import signal
 import sqlite3
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.agent import ENVELOPE_OVERHEAD
+from edge import database
 from edge.batcher import Limits
 from edge.config import MAX_BATCH_BYTES
 from edge.database import MAX_SQLITE, locked
@@ -18,6 +19,7 @@ from edge.intake import Delivery
 from edge.outbox import Outbox
 from edge.outbox_reader import OutboxReader
 from edge.seal import Sealer
+from edge.sealing import ENVELOPE_OVERHEAD
 from ledger.batch import Anchor, Header, Notice, NoticeKind, header_hash
 from ledger.envelope import MAX_ENVELOPE, parse_envelope
 from ledger.info import MAX_DESCRIPTION, MAX_SOURCES
@@ -193,6 +195,56 @@ def test_ids_are_not_used_twice_after_a_purge(outbox, sealer):
     outbox.accept([delivery(10, 3)])
     assert outbox.standing().live == 3
     assert outbox.seal_next(LIMITS, sealer).readings == 3
+
+
+def test_write_ahead_log_shrinks_when_a_reader_has_gone(reopen, path, monkeypatch):
+    """Somebody who reads for long makes it grow; the budget does not know of it, so it does not stay large."""
+    limit = 200_000
+    monkeypatch.setattr(database, "_MAX_WAL", limit)
+    outbox = reopen()
+    log = path.with_name("outbox.db-wal")
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM state").fetchall()
+        many = delivery(0, 1000)
+        while log.stat().st_size <= 6_000_000:
+            outbox.accept([many] * 100)
+    for _ in range(3):
+        outbox.accept([delivery(0, 1)])
+    assert log.stat().st_size <= limit
+
+
+def test_batches_that_are_kept_cost_no_answer_more(outbox, sealer):
+    """A device keeps half a million of them: what a receipt, a question or a minute takes must not grow with that."""
+
+    def steps(ask):
+        """SQLite's, in hundreds."""
+        count = 0
+
+        def tick():
+            nonlocal count
+            count += 1
+
+        outbox._db.set_progress_handler(tick, 100)
+        ask()
+        outbox._db.set_progress_handler(None, 0)
+        return count
+
+    outbox.accept([delivery(0, 1)])
+    outbox.seal_next(LIMITS, sealer)
+    outbox.settle(Anchor(1, bytes(32)), b"signed", [((0, 0), 0)])
+    outbox._db.execute(
+        "WITH RECURSIVE more (at) AS (SELECT 1 UNION ALL SELECT at + 1 FROM more WHERE at < 20000) INSERT INTO batches "
+        "SELECT chain, at, first_id, last_id, header, signature, secret, info, size, state, log_index, settled_s "
+        "FROM batches, more"
+    )
+    asked = {
+        "receipt": lambda: outbox.unreceipted_at((0, 7)),
+        "wanted": lambda: outbox.kept_at((0, 7)),
+        "stored": lambda: outbox.mark_stored([((0, 7), 7)]),
+        "minute": lambda: outbox.purge(100.0),
+    }
+    assert {name: steps(ask) for name, ask in asked.items() if steps(ask) > 20} == {}
 
 
 @pytest.mark.parametrize("description", ["G\u00fcrtel", "a\tb", "x" * 65])
