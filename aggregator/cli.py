@@ -18,6 +18,7 @@ from aggregator.console import add_command, told
 from aggregator.health import format_metrics, health_server
 from aggregator.lifecycle import open_log
 from aggregator.registry import Registry
+from aggregator.restore import frozen_at
 from aggregator.service import Service
 from aggregator.setup import initialise
 from aggregator.side_process import SideProcess
@@ -25,6 +26,7 @@ from aggregator.status import ANSWERED, Status, glance, is_running, read_status
 from aggregator.timeseries.embedded import DATABASE, EmbeddedStore
 from ledger.reading import format_time
 from ledger.writer.create import POLICY
+from ledger.writer.local import FROZEN
 from vitalseal import config as configuration
 from vitalseal import log
 from vitalseal.errors import UserError
@@ -145,6 +147,12 @@ def _load(path: Path) -> AggregatorConfig:
 
 def _status(args: argparse.Namespace) -> int:
     config = configuration.load(args.config, AggregatorConfig)
+    if (config.data / FROZEN).exists():
+        end = frozen_at(config.data)
+        raise UserError(
+            f"{end.origin} is FROZEN at size {end.size}, because it was restored from a copy that is too old; restore "
+            "it with a mirror that has all of it, or go on with `vitalseal aggregator succeed`"
+        )
     status = read_status(config.data)
     alive = is_running(status)
     if args.metrics:

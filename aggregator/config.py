@@ -6,7 +6,7 @@ from pathlib import Path
 from vitalseal.health import HealthConfig
 
 # What SIGHUP brings into force; the rest takes a restart.
-LIVE = frozenset({"interval_s", "quiet_interval_s", "witness_timeout_s", "receipt_policy"})
+LIVE = frozenset({"interval_s", "quiet_interval_s", "witness_timeout_s", "receipt_policy", "silent_after_s"})
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def _devices(config: AggregatorConfig, log: LocalReader, registry: Registry, now
 
 def _last(log: LocalReader, device: Device, count: int) -> list[dict[str, int]]:
     """The device's last batches; a reading's ref is what `ledger proof --ref` takes."""
-    found = [row for record, _ in device.keys for row in log.batches_since(record.key_id, 0, count)]
+    found = [row for record, _ in device.keys for row in log.last_batches(record.key_id, count)]
     rows = []
     for index, epoch, seq in sorted(found)[-count:]:
         (data,) = log.entries(index, index + 1)

@@ -1,7 +1,8 @@
 """What devices do that is no entry of the log, and that a person wants to know: second signatures, odd chains, clocks.
 
-Counted by device in memory; the publisher moves the counts to the registry every interval, so that a crash costs the
-last second's. A clock that is wrong is no reason to refuse a batch: its readings are as true as they are.
+Counted by device in memory; the publisher moves the counts to the registry every interval, so that a crash, or a
+registry that cannot be written, costs the last second's. A clock that is wrong is no reason to refuse a batch: its
+readings are as true as they are.
 """
 
 import threading
@@ -18,11 +19,13 @@ REJECTS = {
     Reason.WRONG_ANCHOR: "foreign_anchor",
 }
 CLOCK_AHEAD, CLOCK_BEHIND = "clock_ahead", "clock_behind"
+FLOOD = "flood"
 WORDS = {
     "second_header": "batches with another header for a place that is taken: a cloned key, or an outbox restored from"
     " an old copy",
     "broken_chain": "batches that do not continue what is logged: a cloned key, or an outbox restored from an old copy",
     "foreign_anchor": "batches anchored to a checkpoint that is not this log's",
+    FLOOD: "times shut out for ten minutes, because it sent far more than a gateway can mean to",
     CLOCK_AHEAD: "batches whose times are ahead of this clock",
     CLOCK_BEHIND: "batches sealed, by their device's clock, before this log began",
 }

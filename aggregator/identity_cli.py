@@ -15,10 +15,12 @@ from aggregator.config import AggregatorConfig, DeskConfig
 from aggregator.console import Commands, add_command, told
 from aggregator.desk_records import DeskRecords
 from aggregator.device_keys import DeviceKeys
+from aggregator.floods import read_floods
 from aggregator.mosquitto import AGGREGATOR, CA_FILE
 from aggregator.setup import PLAIN_PORT, TLS_PORT, Identity
 from aggregator.tokens import Token, make_secret, parse_span
 from aggregator.upkeep import broker_warnings, read_broker_state
+from ledger.reading import format_time
 from vitalseal import config as configuration
 from vitalseal.errors import UserError
 from vitalseal.topics import check_device
@@ -72,8 +74,14 @@ def broker_of(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def warnings(config: AggregatorConfig) -> list[str]:
-    """What somebody has to look after; nothing without a desk, because then nobody keeps a broker's lists."""
-    return [] if config.desk is None else broker_warnings(read_broker_state(config.data), time.time())
+    """What somebody has to look after: who floods, and, where there is a desk, how the broker's lists are."""
+    now = time.time()
+    floods = [
+        f"{device} FLOODS and is shut out until {format_time(int(until) * 10**9)}; if it is in wrong hands,"
+        f" `vitalseal aggregator revoke {device}`"
+        for device, until in sorted(read_floods(config.data, now).items())
+    ]
+    return floods if config.desk is None else floods + broker_warnings(read_broker_state(config.data), now)
 
 
 def register(commands: Commands) -> None:

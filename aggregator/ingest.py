@@ -15,7 +15,7 @@ from aggregator.enrolment import Keys
 from aggregator.faults import REJECTS, Clocks, Faults
 from aggregator.meter import Meter
 from aggregator.mqtt import BrokerConnection, Message
-from aggregator.outgoing import RECENT, Outgoing, Owed
+from aggregator.outgoing import Outgoing, Owed, since
 from aggregator.seldom import Seldom
 from ledger.entry import EQUIVOCATION, Equivocation, parse_entry
 from ledger.errors import LedgerError
@@ -57,7 +57,6 @@ class Ingest:
         # Keys whose clone is on the log: one piece of evidence convicts a key, and a clone must not fill the log.
         self._convicted = {entry.header.key_id for entry in _evidence(storage)}
         self._seldom = Seldom(TELL_EVERY_S, TOLD_NAMES)
-        self._heard: set[str] = set()  # devices whose status has come since the start
 
     def take(self, group: list[Message]) -> None:
         """Everything in `group` is durable or refused, then answered and acknowledged."""
@@ -159,17 +158,15 @@ class Ingest:
                 logger.warning("status of %s is not one: %s", message.device, error)
             return
         self._meter.heard(message.device, online=status.online)
-        if status.online:
-            if message.device not in self._heard:
-                self._owe_since(message.device, status.size)
-            self._outgoing.heard(message.device, status.size)
+        if status.online and self._outgoing.heard(message.device, status.size):
+            self._owe_since(message.device, status.size)
 
     def _owe_since(self, device: str, size: int) -> None:
-        """After a start: no checkpoint that `device` has verified covers its batches from `size` on: all are owed."""
-        self._heard.add(device)
+        """No checkpoint that `device` has verified covers its batches from index `size` on: all of them are owed."""
         for key_id in self._keys.of(device):
-            for index, epoch, seq in self._storage.batches_since(key_id, size, RECENT):
-                self._outgoing.owe(device, Owed(Place(key_id, epoch, seq), index))
+            head = self._storage.head_place(key_id)
+            if head and (found := since(size, head, self._storage.find)):
+                self._outgoing.owe_since(device, *found)
 
 
 def _evidence(storage: Storage) -> Iterator[Equivocation]:

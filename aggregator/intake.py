@@ -67,6 +67,11 @@ class Intake:
         names = {True: "over_quota", False: "over_quota_unknown"}
         return {names[known]: count for known, count in self._over.items()}
 
+    def refused(self, device: str) -> None:
+        """A message of `device` was refused before it came here."""
+        with self._changed:
+            self._over[self._knows(device)] += 1
+
     def put(self, message: Message, timeout_s: float) -> Verdict:
         """Takes `message` in, waiting at most `timeout_s` for room among all devices."""
         size = len(message.payload)

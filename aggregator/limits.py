@@ -16,5 +16,6 @@ LIMITS = {
     "parked_bytes": parking.TOTAL_BYTES,
     "outgoing_messages": mqtt.OUTGOING_MESSAGES,
     "outgoing_bytes": mqtt.OUTGOING_BYTES,
+    "outgoing_messages_per_device": mqtt.OUTGOING_PER_DEVICE,
     "owed_receipts_per_device": outgoing.MAX_OWED,
 }

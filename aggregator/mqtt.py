@@ -1,21 +1,23 @@
 """The aggregator's side of MQTT: the only module here that knows paho.
 
-paho's network thread hands every message to one callback and waits in it, so a callback that blocks is back-pressure:
-nothing more is read from the socket. (Receive Maximum is not enough: Mosquitto 2.0.11 lets it be overrun.) Messages are
-acknowledged by hand, after the durable commit; until then the broker holds them for our persistent session.
+paho's network thread alone reads and writes the socket: OpenSSL takes no two threads on one connection, and paho would
+let packets of two threads run into each other. It hands every message to one callback and waits in it, so a callback
+that blocks is back-pressure: nothing more is read from the socket. (Receive Maximum is not enough: Mosquitto 2.0.11
+lets it be overrun.) Messages are acknowledged by hand, after the durable commit; until then the broker holds them for
+our persistent session.
 """
 
 import logging
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -38,6 +40,8 @@ MAX_PAYLOAD = MAX_ENVELOPE + 1  # what is larger is rejected for its size, whate
 RECEIVE_MAXIMUM = 4096
 # Messages to devices that the broker has not acknowledged: some seconds of a large fleet. What comes on top is dropped.
 OUTGOING_MESSAGES, OUTGOING_BYTES = 8192, 16 * 1024 * 1024
+# Of them to one device: more than what a device that keeps to its window can be told at once.
+OUTGOING_PER_DEVICE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,9 @@ class BrokerConnection:
         self._supervisor = threading.Thread(target=self._supervise, name="mqtt", daemon=True)
         self.connected = threading.Event()
         self._outgoing_lock = threading.Lock()  # guards what follows
-        self._outgoing: deque[tuple[paho.MQTTMessageInfo, int]] = deque()
+        self._outgoing: deque[tuple[paho.MQTTMessageInfo, str, int]] = deque()
         self._outgoing_bytes = 0
+        self._outgoing_to: Counter[str] = Counter()  # by device
         self.dropped = 0  # messages to devices, since the start, while connected
 
     def __enter__(self) -> Self:
@@ -97,15 +102,18 @@ class BrokerConnection:
             return
         with self._outgoing_lock:
             self._settle()
-            if len(self._outgoing) >= OUTGOING_MESSAGES or self._outgoing_bytes + len(payload) > OUTGOING_BYTES:
+            full = len(self._outgoing) >= OUTGOING_MESSAGES or self._outgoing_bytes + len(payload) > OUTGOING_BYTES
+            # What one device is told about a flood of its own must not cost another its answer.
+            if full or self._outgoing_to[device] >= OUTGOING_PER_DEVICE:
                 self.dropped += 1
                 return
         # Not under the lock: paho has locks of its own. Some threads at once may go over by a message each.
         info = client.publish(topics.receipt(device), payload, qos=1)
         with self._outgoing_lock:
             if client is self._client:
-                self._outgoing.append((info, len(payload)))
+                self._outgoing.append((info, device, len(payload)))
                 self._outgoing_bytes += len(payload)
+                self._outgoing_to[device] += 1
 
     def outgoing(self) -> int:
         """How many messages to devices wait for the broker's acknowledgement."""
@@ -113,10 +121,22 @@ class BrokerConnection:
             self._settle()
             return len(self._outgoing)
 
+    def has_room(self) -> bool:
+        """Whether we are connected, and half of what may wait for the broker is free."""
+        if not self.connected.is_set():
+            return False
+        with self._outgoing_lock:
+            self._settle()
+            return len(self._outgoing) < OUTGOING_MESSAGES // 2 and self._outgoing_bytes < OUTGOING_BYTES // 2
+
     def _settle(self) -> None:
         """Forgets what the broker acknowledged; it does so nearly in order, so looking at the oldest is enough."""
         while self._outgoing and _is_over(self._outgoing[0][0]):
-            self._outgoing_bytes -= self._outgoing.popleft()[1]
+            _, device, size = self._outgoing.popleft()
+            self._outgoing_bytes -= size
+            self._outgoing_to[device] -= 1
+            if not self._outgoing_to[device]:
+                del self._outgoing_to[device]
 
     def _supervise(self) -> None:
         failures = 0
@@ -136,7 +156,7 @@ class BrokerConnection:
             failures += 1
 
     def _one_connection(self) -> str:
-        """Connects and serves, in this thread, until the connection is over; why it is, in words."""
+        """Connects, and serves until the connection is over; why it is, in words."""
         self._refusal = UNANSWERED
         options: dict[str, Any] = {}
         if self.version == "5":
@@ -157,11 +177,13 @@ class BrokerConnection:
             client.connect(self._config.host, self._config.port, KEEPALIVE_S, **options)
             reached = True
             unanswered.start()
-            client.loop_forever()
+            # Only with a thread of its own does paho leave the socket to it, whoever publishes or acknowledges.
+            client.loop_start()
+            client.ended.wait()
+            if client.failure is not None:
+                self._refusal = f"sent what paho cannot read: {client.failure!r}"
         except OSError as error:
             self._refusal = f"cannot be reached: {reason_of(error)}"
-        except Exception as error:  # noqa: BLE001 - whatever paho makes of a broker's bytes ends this connection only
-            self._refusal = f"sent what paho cannot read: {error!r}"
         finally:
             unanswered.cancel()
             accepted = self.connected.is_set()
@@ -182,9 +204,9 @@ class BrokerConnection:
         if not self.connected.is_set():
             client.disconnect()
 
-    def _make_client(self) -> paho.Client:
+    def _make_client(self) -> "_Client":
         five = self.version == "5"
-        client = paho.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._config.client_id,
             protocol=paho.MQTTv5 if five else paho.MQTTv311,
@@ -195,6 +217,7 @@ class BrokerConnection:
         with self._outgoing_lock:
             # What waited on the connection before is not sent on this one: devices ask again.
             self._outgoing.clear()
+            self._outgoing_to.clear()
             self._outgoing_bytes = 0
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
@@ -232,6 +255,24 @@ class BrokerConnection:
         mid, qos = message.mid, message.qos
         payload = bytes(message.payload[:MAX_PAYLOAD])
         self._handle(Message(device, kind, payload, lambda: _acknowledge(client, mid, qos)))
+
+
+class _Client(paho.Client):
+    """paho's, which says when its network thread is done, and what ended it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.ended = threading.Event()
+        self.failure: Exception | None = None
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:  # noqa: FBT001, FBT002 - paho's
+        try:
+            return super().loop_forever(timeout, retry_first_connection)
+        except Exception as error:  # noqa: BLE001 - whatever paho makes of a broker's bytes ends this connection only
+            self.failure = error
+            return MQTTErrorCode.MQTT_ERR_UNKNOWN
+        finally:
+            self.ended.set()
 
 
 def _is_over(info: paho.MQTTMessageInfo) -> bool:

@@ -153,15 +153,17 @@ class Notices:
     def _window(self, index: int) -> tuple[int, int] | None:
         """The sensor times between which a gap's readings lie, from its batch info, where that is here and says so."""
         payload = self._storage.payload(index)
-        leaf = parse_payload(payload)[0] if payload else None
         try:
+            leaf = parse_payload(payload)[0] if payload else None
             return BatchInfo.decode(leaf.body).window_ns if isinstance(leaf, Leaf) else None
         except LedgerError:
             return None  # not what was admitted; the audit names it
 
     def _write(self, end: int, activities: dict[bytes, Activity], noted: list[Noted]) -> None:
+        published = self._storage.published()
+        size = published.size if published else 0
         rows = [
-            (item.key_id, item.epoch, item.seq, item.index, item.batches, item.readings, self._heard_ns(item, end))
+            (item.key_id, item.epoch, item.seq, item.index, item.batches, item.readings, self._heard_ns(item, size))
             for item in activities.values()
         ]
         notices = [
@@ -180,14 +182,10 @@ class Notices:
             database.execute("DELETE FROM walked")
             database.execute("INSERT INTO walked VALUES (?)", (end,))
 
-    def _heard_ns(self, item: Activity, end: int) -> int:
+    def _heard_ns(self, item: Activity, published: int) -> int:
         """When the last batch came: at the latest when it was published, and just now if that is still to be."""
-        covering = self._storage.first_covering(item.index) if end <= self._published_size() else None
+        covering = self._storage.first_covering(item.index) if item.index < published else None
         return covering.recorded_at_ns if covering else time.time_ns()
-
-    def _published_size(self) -> int:
-        published = self._storage.published()
-        return published.size if published else 0
 
 
 def activity(registry: Registry) -> dict[bytes, Activity]:

@@ -1,27 +1,30 @@
 """What is owed to devices: receipts for committed batches, as soon as a checkpoint covers them.
 
-Sans-I/O; used from any thread. `owe` remembers a committed batch; `due` builds the messages for all that a published
-tree covers, one checkpoint and one consistency proof per device, coalesced. A device demands consistency with the
-largest checkpoint that it has verified; which one that is it says in its status, and after a receipt we assume that it
-verified it.
+Sans-I/O; used from any thread. `owe` remembers a committed batch; `due` builds the messages for what a published tree
+covers, a portion of it at a time, one checkpoint and one consistency proof per device, coalesced. A device demands
+consistency with the largest checkpoint that it has verified; which one that is it says in its status, and after a
+receipt we assume that it verified it. Where it says otherwise, every batch that its checkpoint does not cover is owed
+again (`owe_since`): after a restart, or when receipts were lost on their way.
 
-However long the witnesses are away and nothing is published, a bounded number of batches is remembered of each device.
-Of those behind them only the first is, and `refill` finds the others again along the device's chain.
+However long the witnesses or a device are away, a bounded number of batches is remembered of each device. Of those
+behind them only the first is, and `refill` finds the others again along the device's chain.
 """
 
 import threading
-from collections import defaultdict, deque
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ledger.receipt import MAX_PLACED, Placed, Receipt, split_receipts
+from ledger.receipt import Placed, Receipt, split_receipts
 from ledger.tiles import TileReader
 from ledger.writer.storage import Place
 
-# As many as a device may have in flight: when it says that a receipt did not fit, these are sent again.
-RECENT = 256
-MAX_OWED = MAX_PLACED  # of one device: what a receipt may name, and then some seconds of the fastest device
+# Of one device, 200 bytes each: what it may have in flight. A fleet of 10,000 without a quorum takes 500 MB.
+MAX_OWED = 256
+PORTION = 4096  # receipts of all devices built at a time, some 4 MB: after an outage all of them would fill the memory
 Find = Callable[[Place], tuple[int, bytes] | None]
+Follow = Callable[[Place, int], list[tuple[int, Place]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,8 @@ class Owed:
 class _Device:
     """`owed` is by index; `behind` has, by key, the first batch that found no room there, and `newest` the last one."""
 
-    size: int = 0
+    size: int | None = None  # that it has verified; None until we heard of it
     owed: dict[int, Owed] = field(default_factory=dict)
-    recent: deque[Owed] = field(default_factory=lambda: deque(maxlen=RECENT))
     behind: dict[bytes, Owed] = field(default_factory=dict)
     newest: dict[bytes, int] = field(default_factory=dict)
     uncounted: int = 0  # how many are behind
@@ -49,7 +51,7 @@ class _Claim:
     """What a device gets once the proofs are made, if it has not said anything else by then."""
 
     device: str
-    size: int
+    size: int | None
     covered: list[Owed]
 
 
@@ -78,25 +80,44 @@ class Outgoing:
             state.behind.setdefault(key_id, owed)
             state.uncounted += 1
 
-    def heard(self, device: str, size: int) -> None:
-        """`device` said that the largest checkpoint it has verified is of `size`."""
+    def heard(self, device: str, size: int) -> bool:
+        """`device` said that the largest checkpoint it has verified is of `size`; whether we did not know.
+
+        Then it has not verified what was sent last, if anything was: what that checkpoint does not cover is owed again.
+        """
         with self._lock:
             state = self._devices[device]
-            if size != state.size:
-                # It has not verified what was sent last: a lost or a misfitting receipt. Send again, from there.
-                state.size = size
-                state.owed.update((item.index, item) for item in state.recent)
-                state.recent.clear()
+            known, state.size = state.size, size
+        return size != known
+
+    def owe_since(self, device: str, first: Owed, newest: Owed) -> None:
+        """`device` gets receipts, in order, for `first` and all that follows in its chain, so far up to `newest`."""
+        key_id = first.place.key_id
+        with self._lock:
+            state = self._devices[device]
+            # `refill` meets these again, in their order.
+            state.owed = {
+                index: owed for index, owed in state.owed.items() if owed.place.key_id != key_id or index < first.index
+            }
+            behind = state.behind.get(key_id)
+            if behind is None or first.index < behind.index:
+                state.behind[key_id] = first
+                end = newest.place.seq + 1 if behind is None else behind.place.seq
+                state.uncounted += end - first.place.seq
+            state.newest[key_id] = max(newest.index, state.newest.get(key_id, -1))
 
     def due(self, tree: TileReader, checkpoint: bytes) -> list[tuple[str, Receipt]]:
-        """The receipts that can go out now that `checkpoint` of `tree` is published; they are no longer owed."""
+        """The receipts that can go out now that `checkpoint` of `tree` is published; they are no longer owed.
+
+        A portion of them: the devices that it leaves out are first the next time.
+        """
         receipts: list[tuple[str, Receipt]] = []
         claims = self._claims(tree.size)
         built: list[tuple[_Claim, list[Receipt]]] = []
         # Reading tiles takes long, and those who answer devices must not wait for it.
         for claim in claims:
             # A device that claims more than there is has another log in mind; it will refuse and say so.
-            old = claim.size if claim.size <= tree.size else 0
+            old = claim.size if claim.size is not None and claim.size <= tree.size else 0
             placed = [
                 Placed(owed.place.epoch, owed.place.seq, owed.index, tuple(tree.prove_inclusion(owed.index)))
                 for owed in claim.covered
@@ -110,21 +131,25 @@ class Outgoing:
                     continue  # it has said meanwhile that it stands elsewhere; the next receipt starts from there
                 for owed in claim.covered:
                     state.owed.pop(owed.index, None)
-                state.recent.extend(claim.covered)
                 state.size = tree.size
                 receipts += [(claim.device, receipt) for receipt in portions]
         return receipts
 
     def _claims(self, size: int) -> list[_Claim]:
+        claims, room = [], PORTION
         with self._lock:
-            return [
-                _Claim(device, state.size, covered)
-                for device, state in self._devices.items()
-                if (covered := [owed for index, owed in sorted(state.owed.items()) if index < size])
-            ]
+            for device, state in list(self._devices.items()):
+                covered = [owed for index, owed in sorted(state.owed.items()) if index < size][:room]
+                if covered:
+                    claims.append(_Claim(device, state.size, covered))
+                    room -= len(covered)
+                    self._devices[device] = self._devices.pop(device)  # at the end
+                if not room:
+                    break
+        return claims
 
-    def refill(self, find: Find, size: int) -> None:
-        """What found no room is owed again as far as there is room, looked up by `find`, once `size` covers it."""
+    def refill(self, follow: Follow, size: int) -> None:
+        """What found no room is owed again as far as there is room, looked up by `follow`, once `size` covers it."""
         with self._lock:
             waiting = [
                 (state, first)
@@ -133,21 +158,21 @@ class Outgoing:
                 if first.index < size and len(state.owed) < MAX_OWED
             ]
         for state, first in waiting:
-            self._refill(state, first, find)
+            self._refill(state, first, follow)
 
-    def _refill(self, state: _Device, first: Owed, find: Find) -> None:
-        found = [first]
-        while len(found) <= MAX_OWED and (after := _after(found[-1].place, find)):
-            found.append(after)
+    def _refill(self, state: _Device, first: Owed, follow: Follow) -> None:
+        found = [first, *_after(first, MAX_OWED, follow)]
         with self._lock:
+            if state.behind.get(first.place.key_id) is not first:
+                return  # meanwhile the device said that it stands further back
             room = max(0, MAX_OWED - len(state.owed))
             taken, rest = found[:room], found[room:]
             state.owed.update((owed.index, owed) for owed in taken)
             state.uncounted = max(0, state.uncounted - len(taken))
             # A batch that was committed since the look-up either is found now, or is owed after this lock is free.
-            left = rest[0] if rest else _after(found[-1].place, find)
+            left = rest or _after(found[-1], 1, follow)
             if left:
-                state.behind[first.place.key_id] = left
+                state.behind[first.place.key_id] = left[0]
             else:
                 del state.behind[first.place.key_id]
 
@@ -157,9 +182,27 @@ class Outgoing:
             return sum(len(state.owed) + state.uncounted for state in self._devices.values())
 
 
-def _after(place: Place, find: Find) -> Owed | None:
-    """The next batch of the chain, if the log has one."""
-    for at in (Place(place.key_id, place.epoch, place.seq + 1), Place(place.key_id, place.epoch + 1, 0)):
-        if found := find(at):
-            return Owed(at, found[0])
-    return None
+def since(size: int, head: Place, find: Find) -> tuple[Owed, Owed] | None:
+    """The first and the last batch of the epoch that ends in `head` that are at or after index `size`, if any are.
+
+    Of the epochs before, the device has lost what had no receipt.
+    """
+
+    def at(seq: int) -> Owed:
+        place = Place(head.key_id, head.epoch, seq)
+        found = find(place)
+        if found is None:
+            raise LookupError(f"epoch {head.epoch} seq {seq} is not on the log, and seq {head.seq} is")
+        return Owed(place, found[0])
+
+    newest = at(head.seq)
+    if newest.index < size:
+        return None  # nearly always, so nothing else is looked up
+    # Of one device the order of the chain is that of the log.
+    first = bisect_left(range(head.seq), size, key=lambda seq: at(seq).index)
+    return at(first), newest
+
+
+def _after(owed: Owed, count: int, follow: Follow) -> list[Owed]:
+    """The next batches of the chain, as many as the log has."""
+    return [Owed(place, index) for index, place in follow(owed.place, count)]

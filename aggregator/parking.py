@@ -9,11 +9,12 @@ Sans-I/O. One device's batches take no room from another's: where all is full, w
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from aggregator.decisions import Candidate
+from aggregator.decisions import OBJECTS, Candidate
 from ledger.writer.storage import Place
 
 # What a device may have under way before it hears of a batch (`edge.window`): all but the first of them may be early.
-LOT_BATCHES, LOT_BYTES = 256, 4 * 1024 * 1024
+LOT_BATCHES = 256
+LOT_BYTES = 4 * 1024 * 1024 + LOT_BATCHES * OBJECTS
 TOTAL_BYTES = 64 * 1024 * 1024
 # So long the missing one may be on its way; after that its device is told what is next, as if nothing were parked.
 HINT_AFTER_S = 1.0

@@ -5,7 +5,7 @@ Used from one thread; what it shares with the ingest thread has its own locks, a
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from aggregator.enrolment import Keys
 from aggregator.faults import Faults
@@ -26,16 +26,23 @@ from ledger.tiles import TileReader
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import Storage
 from ledger.writer.witnesses import Witnesses
+from vitalseal.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 ASK_EVERY_S = 60.0  # for payloads that were lost: a device is to send them at an easy pace
 ASK_FOR = 32  # of one device at a time; with large batches, 8 MB
+REGISTRY_AGAIN_S = 30.0  # a registry that was locked for longer than SQLite waits is left alone for so long
+PORTIONS = 4  # of receipts at a time; then the next checkpoint is due
 KNOW_EVERY_S = 5.0  # how old what `status` says of gaps and silent devices may be
 
 
 class Publisher:
-    """Publishes a log and tells its devices; `policy` is the one that devices have."""
+    """Publishes a log and tells its devices; `policy` is the one that devices have.
+
+    A registry that cannot be had now (somebody else has locked it, say) holds up what is to be written there, and
+    nothing else.
+    """
 
     def __init__(
         self,
@@ -53,6 +60,7 @@ class Publisher:
         silent_after_s: float,
     ) -> None:
         self.policy = policy
+        self.silent_after_s = silent_after_s
         self._storage = storage
         self._writer = writer
         self._keys = keys
@@ -62,16 +70,16 @@ class Publisher:
         self._faults = faults
         self._broker = broker
         self._witnesses = witnesses
-        self._silent_after_s = silent_after_s
         self._notices = Notices(registry, storage)
         self._quorum_is_there = True
         self._mended = False  # the public tree, since it was last found whole
         self._known = Known()
         self._known_s = self._asked_s = float("-inf")
+        self._registry_away_until_s: float | None = None  # None while it is there
 
     def publish(self) -> bool:
         """What is committed is published, if a quorum can be had; whether anything was new."""
-        commit_assignments(self._registry, self._writer)
+        self._in_registry(lambda: commit_assignments(self._registry, self._writer))
         published = self._writer.publish()
         self._tell_of_quorum()
         if published:
@@ -81,13 +89,21 @@ class Publisher:
     def tell(self) -> None:
         """Devices get the receipts that the published tree has for them, and are asked for what was lost."""
         tree, note = self._writer.reader(), self._trimmed(self._writer.note)
-        for device, receipt in self._due(tree, note):
-            self._broker.send(device, receipt.encode())
-        self._outgoing.refill(self._storage.find, tree.size)
+        for _ in range(PORTIONS):
+            # What would be dropped is not built: it stays owed, and nobody has to ask for it again.
+            receipts = self._due(tree, note) if self._broker.has_room() else []
+            for device, receipt in receipts:
+                self._broker.send(device, receipt.encode())
+            self._outgoing.refill(self._storage.following, tree.size)
+            if not receipts:
+                break
         self._ask()
 
     def note(self) -> None:
         """The registry knows what was committed and counted since the last time, or a portion of it."""
+        self._in_registry(self._note)
+
+    def _note(self) -> None:
         now_s = time.monotonic()
         more = self._notices.walk(self._keys.name)
         self._notices.add_faults(self._faults.drain(), time.time_ns())
@@ -103,10 +119,26 @@ class Publisher:
                 self._storage.missing_payload_count(),
             )
 
+    def _in_registry(self, work: Callable[[], None]) -> None:
+        """`work` is done, or left for later; both losing the registry and having it again are one line in the log."""
+        now_s = time.monotonic()
+        if self._registry_away_until_s is not None and now_s < self._registry_away_until_s:
+            return
+        try:
+            work()
+        except UserError as error:
+            if self._registry_away_until_s is None:
+                logger.error("%s; assignments and notices wait, the log does not", error)  # noqa: TRY400 - in one line
+            self._registry_away_until_s = time.monotonic() + REGISTRY_AGAIN_S
+        else:
+            if self._registry_away_until_s is not None:
+                logger.info("the registry is there again")
+            self._registry_away_until_s = None
+
     def _overdue(self, now_ns: int) -> int:
         chains = activity(self._registry)
         return sum(
-            is_overdue([(self._keys.record(key), chains.get(key)) for key in held], self._silent_after_s, now_ns)
+            is_overdue([(self._keys.record(key), chains.get(key)) for key in held], self.silent_after_s, now_ns)
             for held in self._keys.devices().values()
         )
 

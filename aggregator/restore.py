@@ -83,6 +83,8 @@ def restore(backup: Path, data: Path, config_path: Path, place: str | None, prog
     if config_path.exists() and config_path.read_text(encoding="utf-8") != text:
         raise UserError(f"{config_path}: is there already, and another one; name a new file")
     unfinished = data.with_name(f".{data.name}.restoring")
+    if config_path.absolute().is_relative_to(data):
+        config_path = unfinished / config_path.absolute().relative_to(data)
     result = _bring_up(backup, manifest, config, unfinished, place, progress)
     move_broker(unfinished, manifest, data)
     given = give_back(manifest, unfinished)
@@ -120,7 +122,7 @@ def _bring_up(
     policies = [load_policy(path) for name in (POLICY, POLICY_PQ) if (path := unfinished / name).exists()]
     with ExitStack() as stack:
         known, silent = _ask_witnesses(policies, manifest.origin, config.witness_timeout_s)
-        known += _in_backup(manifest)
+        known += _in_backup(manifest, unfinished)
         known += _in_guard(guard, manifest.origin)
         fetch, published = None, None
         if place is not None:
@@ -174,8 +176,13 @@ def _ask_witnesses(policies: list[Policy], origin: str, timeout_s: float) -> tup
     return [Known(f"witness {who}", checkpoint or nothing) for who, checkpoint in said.items()], silent
 
 
-def _in_backup(manifest: Manifest) -> list[Known]:
-    return [Known("the backup", Checkpoint(manifest.origin, manifest.checkpoint, bytes.fromhex(manifest.root)))]
+def _in_backup(manifest: Manifest, unfinished: Path) -> list[Known]:
+    """Its newest checkpoint; of a log that was frozen also the one for which it was, and it is frozen no more."""
+    known = [Known("the backup", Checkpoint(manifest.origin, manifest.checkpoint, bytes.fromhex(manifest.root)))]
+    if (unfinished / FROZEN).exists():
+        known.append(Known("whoever was asked when the log was frozen", frozen_at(unfinished)))
+        (unfinished / FROZEN).unlink()
+    return known
 
 
 def _check_asked(known: list[Known]) -> None:

@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 from aggregator.config import AggregatorConfig
 from aggregator.enrolment import Keys
-from aggregator.faults import Faults
+from aggregator.faults import FLOOD, Faults
+from aggregator.floods import SHUT_OUT_S, Floods
 from aggregator.ingest import Ingest
 from aggregator.intake import SHARE_MESSAGES, Intake, Verdict
 from aggregator.meter import Meter
@@ -36,6 +37,7 @@ from ledger.writer.create import POLICY, load_policy
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.witnesses import Witnesses
+from vitalseal.errors import UserError
 from vitalseal.systemd import Heart
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ logger = logging.getLogger(__name__)
 MANY_WAITING = 64  # entries that are not published yet, from which on the busy interval counts
 TAKE_TIMEOUT_S = 0.2  # how soon an idle thread sees that it is to stop
 TELL_OVER_EVERY_S, TOLD_DEVICES = 1.0, 10_000  # how often each device is told that its share is full
+OVER_SHARE = f"{SHARE_MESSAGES} messages of this device, or as many bytes, wait already; send it again, slower"
 BEAT_EVERY_S = 5.0  # how often the publisher says, for a watchdog, that it waits on purpose
 
 
@@ -68,7 +71,8 @@ class Service:
         self._intake = Intake(lambda device: bool(self._keys.of(device)))
         self._seldom = Seldom(TELL_OVER_EVERY_S, TOLD_DEVICES)
         self._broker = BrokerConnection(config.broker, self._receive)
-        outgoing, meter, faults = Outgoing(), Meter(), Faults()
+        self._floods, self._faults = Floods(config.data), Faults()
+        outgoing, meter, faults = Outgoing(), Meter(), self._faults
         self._ingest = Ingest(storage, writer, self._keys, outgoing, meter, faults, self._broker)
         self._publisher = Publisher(
             storage,
@@ -109,6 +113,7 @@ class Service:
     def reconfigure(self, config: AggregatorConfig) -> None:
         """What `LIVE` names is as `config` says from the next turn on; raises StorageError, then nothing changed."""
         self._publisher.policy = load_policy(config.receipt_policy or config.data / POLICY)
+        self._publisher.silent_after_s = config.silent_after_s
         self._config = config
         if self._witnesses:
             self._witnesses.timeout_s = config.witness_timeout_s
@@ -123,15 +128,33 @@ class Service:
 
     def _receive(self, message: Message) -> None:
         """Network thread: waits while the intake is full. What is not taken any more stays with the broker."""
+        if self._is_flood(message.device, len(message.payload)):
+            self._intake.refused(message.device)
+            self._refuse(message, "this device sends far too much and is shut out for some minutes; nothing is lost")
+            return
         while not self._stopping.is_set():
             match self._intake.put(message, TAKE_TIMEOUT_S):
                 case Verdict.TAKEN:
                     return
                 case Verdict.OVER_QUOTA:
-                    self._refuse(message)
+                    self._refuse(message, OVER_SHARE)
                     return
 
-    def _refuse(self, message: Message) -> None:
+    def _is_flood(self, device: str, size: int) -> bool:
+        """Whether `device`, one of ours, is shut out because it floods, as it may be from this message on."""
+        if self._floods.is_shut_out(device):
+            return True
+        try:
+            # Names without a key take up no memory here; they share a small place in the intake.
+            if not self._keys.of(device) or not self._floods.found(device, size):
+                return False
+        except (UserError, OSError) as error:
+            logger.error("the broker cannot be told to shut %s out: %s", device, error)  # noqa: TRY400 - says it all
+        self._faults.add(device, FLOOD)
+        logger.critical("%s FLOODS and is shut out for %.0f s; what it sends is thrown away", device, SHUT_OUT_S)
+        return True
+
+    def _refuse(self, message: Message, detail: str) -> None:
         """The message is forgotten; its device, if it is one of ours, is told so now and then."""
         message.acknowledge()
         if message.kind != "batch" or not self._keys.of(message.device) or not self._seldom.may(message.device):
@@ -141,7 +164,6 @@ class Service:
         except MalformedError:
             header = None
         epoch, seq = (header.epoch, header.seq) if header else (None, None)
-        detail = f"{SHARE_MESSAGES} messages of this device, or as many bytes, wait already; send it again, slower"
         self._broker.send(message.device, Reject(epoch, seq, Reason.OVER_QUOTA, detail).encode())
 
     def _take_in(self) -> None:

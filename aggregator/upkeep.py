@@ -14,6 +14,7 @@ from pathlib import Path
 from aggregator.authority import Authority
 from aggregator.desk_records import DeskRecords
 from aggregator.device_keys import DeviceKeys
+from aggregator.floods import read_floods
 from vitalseal.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ class Upkeep:
             self._revoked = self._revoke(now)
             self._first = False
         # Both, whatever the first one says.
-        lists = self._authority.keep_lists(self._keys.ended(), self._revoked, now)
+        denied = {*self._keys.ended(), *read_floods(self._data, now.timestamp())}
+        lists = self._authority.keep_lists(denied, self._revoked, now)
         changed = self._authority.keep_certificates(now) or lists
         if changed:
             self._untold = "not told yet"

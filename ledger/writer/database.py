@@ -20,13 +20,23 @@ from ledger.writer.storage import StorageError
 
 DATABASE = "sequencer.db"
 DATABASE_VERSION = 3
+_MIGRATED = 2  # the version before, which the writer brings up
 MAX_SQLITE = 2**63 - 1  # a larger number is in no column, so nothing is found for it
 # 16 MB. What many commits change is copied into the database once. At SQLite's own 1000, five commits of 256 batches by
 # 100 devices, the copying is a fifth of the time that appending takes.
 _WAL_PAGES = 4000
 _COPY_PAGES = 256  # 1 MB, copied between two reports of progress
 
-_SCHEMA = """
+# Logs of version 2 are out there, and a log has to live: it lacks just this.
+_SINCE_VERSION_3 = """
+CREATE TABLE missing (
+    chain INTEGER NOT NULL REFERENCES chains, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY (chain, epoch, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE returned (number INTEGER PRIMARY KEY, idx INTEGER NOT NULL) STRICT;
+CREATE TABLE replayed (first INTEGER PRIMARY KEY, size INTEGER NOT NULL) STRICT;
+"""
+_SCHEMA = f"""
 CREATE TABLE chains (number INTEGER PRIMARY KEY, key_id BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE entries (
     idx INTEGER PRIMARY KEY, kind INTEGER NOT NULL, entry BLOB NOT NULL,
@@ -35,18 +45,13 @@ CREATE TABLE entries (
 CREATE UNIQUE INDEX place ON entries (chain, epoch, seq) WHERE chain IS NOT NULL;
 CREATE TABLE notable (kind INTEGER, idx INTEGER, PRIMARY KEY (kind, idx)) STRICT, WITHOUT ROWID;
 CREATE TABLE payloads (idx INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT;
-CREATE TABLE missing (
-    chain INTEGER NOT NULL REFERENCES chains, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
-    PRIMARY KEY (chain, epoch, seq)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE returned (number INTEGER PRIMARY KEY, idx INTEGER NOT NULL) STRICT;
 CREATE TABLE checkpoints (
     size INTEGER PRIMARY KEY, root BLOB NOT NULL, note BLOB NOT NULL, recorded_at_ns INTEGER NOT NULL,
     published INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE replayed (first INTEGER PRIMARY KEY, size INTEGER NOT NULL) STRICT;
-PRAGMA user_version = 3;
-"""  # DATABASE_VERSION
+{_SINCE_VERSION_3}
+PRAGMA user_version = {DATABASE_VERSION};
+"""
 
 
 def create_database(data: Path) -> None:
@@ -82,12 +87,18 @@ def open_database(data: Path) -> sqlite3.Connection:
         raise StorageError(f"{path}: cannot be read: {error}") from None
     if version != DATABASE_VERSION:
         connection.close()
-        raise StorageError(f"{path}: is of version {version}, not of this program's version {DATABASE_VERSION}")
+        what_to_do = "; start its aggregator once, which brings it up" if version == _MIGRATED else ""
+        raise StorageError(
+            f"{path}: is of version {version}, not of this program's version {DATABASE_VERSION}{what_to_do}"
+        )
     return connection
 
 
 def open_for_writing(data: Path) -> sqlite3.Connection:
-    """The sequencer database of `data` for its one writer; raises StorageError."""
+    """The sequencer database of `data` for its one writer, of this version if it was of the one before.
+
+    Raises StorageError.
+    """
     path = data / DATABASE
     _sync_wal(path)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -97,10 +108,21 @@ def open_for_writing(data: Path) -> sqlite3.Connection:
                 raise StorageError(f"{path}: this file system does not let SQLite keep a write-ahead log")  # noqa: TRY301 - raised here, closed below
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+            if connection.execute("PRAGMA user_version").fetchone()[0] == _MIGRATED:
+                _migrate(connection)
     except StorageError:
         connection.close()
         raise
     return connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """The database of version 2 is of version 3, or as it was; no entry and no payload is touched."""
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _SINCE_VERSION_3.split(";\n"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {DATABASE_VERSION}")
 
 
 def copy_database(source: Path, target: Path, progress: Callable[[int, int], None]) -> None:

@@ -82,14 +82,20 @@ class LocalReader:
         row = self._row(query, key_id)
         return Place(key_id, *row) if row else None
 
-    def batches_since(self, key_id: bytes, index: int, limit: int) -> list[tuple[int, int, int]]:
-        """A device's last batches at or after `index`."""
-        # Of one device the order of the chain is that of the log.
-        query = f"SELECT idx, epoch, seq FROM entries WHERE {_CHAIN} AND idx >= ? {_LAST_OF_MANY}"  # noqa: S608 - constants
-        if index > MAX_SQLITE:
-            return []
+    def following(self, place: Place, limit: int) -> list[tuple[int, Place]]:
+        """The next batches of a device's chain, into its later epochs."""
+        after = "(epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT ?"
+        query = f"SELECT idx, epoch, seq FROM entries WHERE {_CHAIN} AND {after}"  # noqa: S608 - constants
         with self._read_lock, fatal(self._data / DATABASE):
-            rows = self._reading.execute(query, (key_id, index, limit)).fetchall()
+            rows = self._reading.execute(query, (place.key_id, place.epoch, place.seq, limit)).fetchall()
+        return [(index, Place(place.key_id, epoch, seq)) for index, epoch, seq in rows]
+
+    def last_batches(self, key_id: bytes, limit: int) -> list[tuple[int, int, int]]:
+        """Index, epoch and sequence number of a device's last `limit` batches, in order."""
+        # Of one device the order of the chain is that of the log.
+        query = f"SELECT idx, epoch, seq FROM entries WHERE {_CHAIN} {_LAST_OF_MANY}"  # noqa: S608 - constants
+        with self._read_lock, fatal(self._data / DATABASE):
+            rows = self._reading.execute(query, (key_id, limit)).fetchall()
         return rows[::-1]
 
     def of_type(self, kind: int) -> Iterator[tuple[int, bytes]]:
@@ -159,11 +165,11 @@ class LocalReader:
         return beginning(self.read(wider.path), wider, tile) if tile.width < wider.width else None
 
     def _root_at(self, size: int) -> bytes | None:
-        """The root over the first `size` entries; None while the log is not published that far."""
-        published = self.published()
-        if published is None or published.size < size:
+        """The root over the first `size` entries; None beyond the newest checkpoint, which may wait for its quorum."""
+        recorded = self.recorded()
+        if recorded is None or recorded.size < size:
             return None
-        tree = self.tree(published)
+        tree = self.tree(recorded)
         try:
             tree.prove_consistency(size)
             return merkle.root_at(size, tree.hash_at)

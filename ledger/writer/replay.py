@@ -61,7 +61,8 @@ def catch_up(
     if newest.size > start:
         storage.mark_replayed(max(start, 0), newest.size)
     if published is not None and published.size > start:
-        storage.record(published, Checkpoint(newest.origin, published.size, published.root).text())
+        # The guard never goes back, not even until the next line but one: it may be the only one who knows of `newest`.
+        storage.record(published, newest.text())
         storage.publish(published)
     elif published is not None and recorded is not None and published.size == start and not recorded.published:
         storage.publish(published)
@@ -87,6 +88,7 @@ def _replay(
     end = known[-1].checkpoint.size
     have = storage.size()
     edge = Edge()
+    heads: dict[bytes, Place | None] = {}
     for item in known:
         size = item.checkpoint.size
         while edge.size < size:
@@ -99,7 +101,7 @@ def _replay(
                 # Appended before their root is known: if it is another one, the copy is thrown away.
                 entries = list(_entries(fetch, edge.size, high, known[-1]))
                 edge.grow(entries)
-                storage.append([_submission(entry) for entry in entries])
+                storage.append([_submission(entry, heads, storage) for entry in entries])
             progress(edge.size, end)
         if edge.root() != item.checkpoint.root:
             raise TooOldError(
@@ -119,7 +121,8 @@ def _entries(fetch: Fetch, start: int, end: int, target: Known) -> Iterator[byte
         yield from bundle[max(start - first, 0) : end - first]
 
 
-def _submission(data: bytes) -> Submission:
+def _submission(data: bytes, heads: dict[bytes, Place | None], storage: LocalStorage) -> Submission:
+    """The entry, the next of its device's chain if it is a batch; `heads` are the ends of the chains met so far."""
     try:
         entry = parse_entry(data)
         if not isinstance(entry, BatchEntry):
@@ -127,4 +130,11 @@ def _submission(data: bytes) -> Submission:
         header = Header.decode(entry.header)
     except LedgerError as error:
         raise TooOldError(f"the log that was named holds something that is no entry: {error}") from None
-    return Submission(data, Place(header.key_id, header.epoch, header.seq))
+    place = Place(header.key_id, header.epoch, header.seq)
+    if place.key_id not in heads:
+        heads[place.key_id] = storage.head_place(place.key_id)
+    head = heads[place.key_id]
+    if head and (place.epoch, place.seq) <= (head.epoch, head.seq):
+        raise TooOldError(f"the log that was named holds epoch {place.epoch} seq {place.seq} of one key twice")
+    heads[place.key_id] = place
+    return Submission(data, place)

@@ -102,16 +102,16 @@ class Storage(Notable, Protocol):
         """Index and bytes of the entry at `place`."""
         ...
 
+    def following(self, place: Place, limit: int) -> list[tuple[int, Place]]:
+        """Index and place of the next `limit` batches of this device's chain after `place`, in order."""
+        ...
+
     def head_place(self, key_id: bytes) -> Place | None:
         """The last place of a device's chain that is taken."""
         ...
 
     def head(self, key_id: bytes) -> tuple[int, bytes] | None:
         """Index and bytes of the last entry of this device's chain."""
-        ...
-
-    def batches_since(self, key_id: bytes, index: int, limit: int) -> list[tuple[int, int, int]]:
-        """Index, epoch and sequence number of a device's last `limit` batches at or after `index`, in order."""
         ...
 
     def checkpoint_root(self, size: int) -> bytes | None:

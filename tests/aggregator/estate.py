@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ class Estate:
             self._servers[name] = opened.enter_context(ExitStack())
             url = self._servers[name].enter_context(running(make_app(witness)))
             named += [PolicyWitness(f"{name}-{at}", signer.verifier, url) for at, signer in enumerate(signers)]
+        opened.callback(self._stop)
         create_log(self.data, ORIGIN, witnesses=named, guard=guard)
         self.settings = AggregatorConfig(self.data, guard=guard)
         self.config.write_text(format_config(self.settings))
@@ -111,6 +113,11 @@ class Estate:
         """These witnesses do not answer any more."""
         for name in names:
             self._servers[name].close()
+
+    def _stop(self) -> None:
+        """All at once, because each takes its time to say goodbye."""
+        with ThreadPoolExecutor(max(1, len(self._servers))) as pool:
+            list(pool.map(ExitStack.close, self._servers.values()))
 
     def bring_back(self, *names: str) -> None:
         """These witnesses cosign again."""

@@ -9,7 +9,7 @@ from aggregator.registry import Registry
 from aggregator.service import Service
 from ledger.entry import parse_entry
 from ledger.policy import parse_trust
-from ledger.receipt import Reject, parse_message
+from ledger.receipt import Receipt, Reject, Status, parse_message
 from ledger.writer.create import TRUST
 from ledger.writer.local import LocalStorage
 from tests.writer.logs import checked, open_writer
@@ -22,8 +22,9 @@ class Hands:
         self.data, self.storage, self.quorum = data, storage, quorum
         self.writer = open_writer(storage, data, lambda: 2**60, quorum)
         self.service = Service(AggregatorConfig(data), storage, self.writer, registry, quorum)
-        self.told = []
+        self.told, self.connected = [], True
         self.service._broker.send = lambda device, payload: self.told.append((device, parse_message(payload)))
+        self.service._broker.has_room = lambda: self.connected
 
     def take(self, device, *envelopes):
         """What the device is told of a group of its envelopes, all of which are acknowledged."""
@@ -38,6 +39,16 @@ class Hands:
         with self.service._order:
             self.service._ingest.take(group)
         assert len(acknowledged) == len(group)
+
+    def status(self, device, size):
+        """The device says that it is there, and which checkpoint it has verified."""
+        status = Status(online=True, size=size).encode()
+        self.service._ingest._hear(Message(device.name, "status", status, lambda: None))
+
+    def placed(self):
+        """The sequence number of each batch in the receipts that were sent, as they came."""
+        receipts = [message for _, message in self.told if isinstance(message, Receipt)]
+        return [item.seq for receipt in receipts for item in receipt.placed]
 
     @property
     def counts(self):

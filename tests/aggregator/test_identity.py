@@ -33,7 +33,7 @@ def place(tmp_path):
     finally:
         running.send_signal(signal.SIGTERM)
         assert running.wait(30) == 0
-        broker.stop()
+        broker.kill()
         log.close()
         sys.stderr.write((tmp_path / "aggregator.log").read_text())
         sys.stderr.write(broker.log())
@@ -94,3 +94,12 @@ def test_device_from_token_to_revocation_and_back(place):
         until(lambda: heard(Reject), "the word of admission on the revoked key")
     code, said, _ = command(directory, "status")
     assert (code, "WARNING" in said) == (0, False)
+
+
+def test_log_without_tls_has_no_tokens(tmp_path):
+    """It says why; options that contradict `--plain` are refused before anything is made."""
+    made = ("init", "--data", tmp_path / "data", "--origin", ORIGIN, "--plain")
+    assert (command(tmp_path, *made, "--host", "x")[0], (tmp_path / "data").exists()) == (2, False)
+    assert command(tmp_path, *made)[0] == 0
+    code, said, told = command(tmp_path, "token", "wrist-1")
+    assert (code, said, "init --plain" in told, len(told.splitlines())) == (2, "", True, 1)

@@ -64,7 +64,7 @@ def place(tmp_path_factory):
     place = Place(tmp_path_factory.mktemp("place"))
     place.broker.start()
     yield place
-    place.broker.stop()
+    place.broker.kill()
 
 
 @pytest.fixture

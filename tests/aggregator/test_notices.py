@@ -2,12 +2,14 @@
 
 import json
 import re
+import sqlite3
 import time
 from contextlib import closing
 
 import pytest
 
 from aggregator import notices as notices_module
+from aggregator.config import AggregatorConfig
 from aggregator.faults import CLOCK_AHEAD, CLOCK_BEHIND, Clocks
 from aggregator.notices import Notices, activity, describe, faults, notices
 from aggregator.registry import Registry
@@ -215,7 +217,7 @@ def test_device_that_says_nothing_for_too_long_is_overdue(data, device, other, d
         (tmp_path / "aggregator.toml").write_text(f'data = "{data}"\nsilent_after_s = 0.000001\n')
         assert "s ago: OVERDUE" in devices("wrist-1")
         assert [each["overdue"] for each in json.loads(devices("--json"))] == [True, False]
-        hands.service._publisher._silent_after_s = 1e-6
+        hands.service.reconfigure(AggregatorConfig(data, silent_after_s=1e-6))
         hands.service._publisher._known_s = float("-inf")
         hands.service._tell()
         assert read_status(data).overdue == 1
@@ -253,3 +255,47 @@ def test_stranger_counts_against_no_device(hands, data, device, other):
     assert hands.take(other, device.batch()) == [Reason.WRONG_DEVICE]
     hands.service._tell()
     assert faults(hands.service._publisher._registry) == {}
+
+
+def test_registry_that_is_locked_holds_up_nothing_but_itself(hands, data, device, caplog, monkeypatch):
+    """Somebody's shell has it: batches are published and receipted, one line says what waits, and later it is there."""
+    hands.service._registry._db.execute("PRAGMA busy_timeout = 0")
+    caplog.set_level("INFO")
+    with closing(sqlite3.connect(data / "registry.db", isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")
+        for _ in range(3):
+            hands.take(device, gap(device))
+            hands.service._publish_once()
+    assert hands.writer.checkpoint.size == hands.writer.size
+    assert hands.placed() == [2]
+    assert activity(hands.service._registry) == {}
+    monkeypatch.setattr(hands.service._publisher, "_registry_away_until_s", 0.0)
+    hands.service._tell()
+    assert activity(hands.service._registry)[device.key_id].batches == 3
+    said = [record.message for record in caplog.records if "registry" in record.message]
+    assert said[0].endswith("database is locked; assignments and notices wait, the log does not")
+    assert said[1:] == ["the registry is there again"]
+
+
+def test_gap_whose_payload_is_damaged_is_a_gap_without_a_window(hands, device):
+    """What is wrong with the payload the audit names; the log does not stop for it."""
+    hands.take(device, gap(device))
+    hands.storage._writing.execute("UPDATE payloads SET payload = x'c1'")
+    hands.service._publish_once()
+    [noted] = notices(hands.service._registry)
+    assert (noted.lost, noted.from_ns) == (5000, None)
+
+
+def test_device_was_heard_when_its_own_batch_was_published(hands, device, other):
+    """Walked anew, it is not heard again because somebody else's batch has just come and waits."""
+    hands.take(device, device.batch())
+    hands.service._publish_once()
+    first = hands.storage.published()
+    with hands.service._registry.transaction() as database:
+        database.execute("DELETE FROM activity")
+        database.execute("DELETE FROM walked")
+    hands.take(other, other.batch())
+    Notices(hands.service._registry, hands.storage).walk(lambda key_id: key_id.hex())
+    found = activity(hands.service._registry)
+    assert found[device.key_id].heard_ns == first.recorded_at_ns
+    assert found[other.key_id].heard_ns > first.recorded_at_ns

@@ -1,11 +1,13 @@
 """Early batches: whatever the order and however often, each is logged once and in sequence, within bounds."""
 
+import tracemalloc
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator import parking as parking_module
-from aggregator.decisions import Candidate
 from aggregator.parking import FORGET_AFTER_S, HINT_AFTER_S, LOT_BATCHES, Parking
 from ledger.batch import Notice, NoticeKind
 from ledger.entry import BatchEntry
@@ -21,7 +23,7 @@ def key(number):
 
 
 def batch(size=100):
-    return Candidate(None, BatchEntry(b"", b""), bytes(size), None)
+    return SimpleNamespace(size=size)
 
 
 class Clock:
@@ -242,3 +244,21 @@ def test_parking_is_bounded_and_counts_what_it_holds(steps):
             assert parking.size == sum(lot.size for lot in lots) <= 1500
             assert all(lot.size == sum(item.size for item in lot.batches.values()) <= 1000 for lot in lots)
             assert all(0 < len(lot.batches) <= 4 for lot in lots)
+
+
+def test_small_batch_is_counted_as_what_it_takes_up(hands, device):
+    """One reading is five times as large in memory as on the wire; a bound on bytes is one on memory."""
+    device.batch(1)
+    early = [bytes(device.batch(1)) for _ in range(100)]
+    admission = hands.service._ingest.admission
+    admission.admit(device.name, early.pop())
+    parked = admission.parking.size
+    tracemalloc.start()
+    try:
+        for envelope in early:
+            admission.admit(device.name, envelope)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(admission.parking) == 100
+    assert taken < 1.2 * (admission.parking.size - parked)

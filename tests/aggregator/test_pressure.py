@@ -109,17 +109,20 @@ async def test_answers_that_the_broker_does_not_take_are_dropped_and_counted(mos
     monkeypatch.setattr(mqtt_module, "OUTGOING_BYTES", 1000)
     answer = Stored(0, 1, 2).encode()
     connection = BrokerConnection(BrokerConfig(mosquitto.host, mosquitto.port), lambda _: None)
+    assert not connection.has_room()
     async with Conversation(mosquitto, "wrist-1") as talk:
         with connection:
             assert await asyncio.to_thread(connection.connected.wait, 20)
+            assert connection.has_room()
             os.kill(mosquitto._process.pid, signal.SIGSTOP)
             try:
                 for _ in range(8):
                     connection.send("wrist-1", answer)
-                assert (connection.outgoing(), connection.dropped) == (5, 3)
+                assert (connection.outgoing(), connection.dropped, connection.has_room()) == (5, 3, False)
             finally:
                 os.kill(mosquitto._process.pid, signal.SIGCONT)
             assert await asyncio.to_thread(until, lambda: connection.outgoing() == 0)
+            assert connection.has_room()
             connection.send("wrist-1", Reject(0, 1, 1, "d" * 200).encode())
             await talk.until(lambda talk: len(talk.messages) == 6)
             large = Stored(0, 1, 3).encode() * 300

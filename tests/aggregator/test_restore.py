@@ -212,6 +212,34 @@ def test_log_is_frozen_where_no_mirror_reaches_what_the_witnesses_have(estate, d
     assert_one_log(estate, *published)
 
 
+def test_frozen_log_is_told_backed_up_and_frozen_again(estate, device, capsys):
+    """`status` says so, though nothing has run here; what was known of it when it was frozen goes with its backup."""
+    published = go_on(estate, device)
+    estate.lose()
+    estate.restore(None)
+    assert main(["aggregator", "status", "--config", str(estate.config)]) == 2
+    assert f"first.example/log is FROZEN at size {published[-1].size}" in capsys.readouterr().err
+    shutil.rmtree(estate.backup)
+    estate.back_up()
+    shutil.rmtree(estate.data)
+    done = estate.restore(None)
+    assert "whoever was asked when the log was frozen has size 20" in done.frozen
+    assert done.newest == published[-1]
+    shutil.rmtree(estate.data)
+    assert estate.restore(estate.mirror).frozen is None
+    go_on(estate, device)
+    assert_one_log(estate, *published)
+
+
+def test_configuration_may_lie_in_the_data_directory(estate, device):
+    """It gets there with everything else, so that nothing is left behind by a restore that was killed."""
+    published = go_on(estate, device)
+    estate.lose()
+    estate.config = estate.data / "aggregator.toml"
+    assert estate.restore(estate.mirror).newest == published[-1]
+    assert configuration.load(estate.config, AggregatorConfig).data == estate.data
+
+
 def test_log_is_frozen_where_the_mirror_has_other_entries(estate, device):
     """One byte of one entry: the root is not the one that was signed."""
     go_on(estate, device)

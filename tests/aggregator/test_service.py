@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, closing
 import pytest
 
 from aggregator import intake as intake_module
+from aggregator import mqtt as mqtt_module
 from aggregator.config import AggregatorConfig, BrokerConfig
 from aggregator.registry import Registry
 from aggregator.service import Service
@@ -297,7 +298,8 @@ async def test_every_batch_of_a_run_can_be_proven_by_all_steps_after_it(tmp_path
     assert "unproven" not in capsys.readouterr().out.lower()
 
 
-async def test_aggregator_that_cannot_speak_mqtt_5_falls_back(data, broker):
+async def test_aggregator_that_cannot_speak_mqtt_5_falls_back(data, broker, monkeypatch):
     """`auto` finds the version that the broker has."""
+    monkeypatch.setattr(mqtt_module, "ANSWER_WITHIN_S", 1.0)
     async with serving(data, broker, protocol="auto") as service:
         assert service._broker.version == broker.protocol

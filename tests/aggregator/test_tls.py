@@ -20,17 +20,23 @@ from .gateway import until
 
 
 @pytest.fixture
-def place(tmp_path):
-    """A broker with its files that runs, and the configuration for it."""
+def config(tmp_path):
+    """A configuration with its files."""
     (tmp_path / "keys").mkdir()
     port = free_port()
     create_authority(tmp_path, ORIGIN, (), port, datetime.now(UTC))
     folder = tmp_path / "broker"
-    broker = TlsMosquitto(folder, port)
-    broker.start()
     certificate, key = folder / "aggregator.crt", folder / "aggregator.key"
-    yield BrokerConfig("127.0.0.1", port, ca=folder / "ca.crt", certificate=certificate, certificate_key=key), broker
-    broker.stop()
+    return BrokerConfig("127.0.0.1", port, ca=folder / "ca.crt", certificate=certificate, certificate_key=key)
+
+
+@pytest.fixture
+def place(config, tmp_path):
+    """The same, and its broker, which runs."""
+    broker = TlsMosquitto(tmp_path / "broker", config.port)
+    broker.start()
+    yield config, broker
+    broker.kill()
 
 
 def test_connection_comes_about_and_again_with_a_renewed_certificate(place, tmp_path):
@@ -71,9 +77,8 @@ def test_server_of_another_ca_is_not_believed(place, tmp_path, caplog):
 
 @pytest.mark.parametrize("name", ["ca", "certificate", "certificate_key"])
 @pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
-def test_files_that_cannot_be_used_are_one_line_before_anything_runs(place, name, content):
+def test_files_that_cannot_be_used_are_one_line_before_anything_runs(config, name, content):
     """It names the file."""
-    config, _ = place
     path = getattr(config, name)
     path.unlink()
     if content is not None:

@@ -186,7 +186,6 @@ def test_numbers_beyond_the_database_find_nothing(data: Path) -> None:
     """Numbers come from strangers' messages; those that no column can hold are simply not there."""
     with LocalStorage(data) as storage:
         assert storage.find(Place(bytes(32), 0, 2**64 - 1)) is None
-        assert storage.batches_since(bytes(32), 2**64 - 1, 5) == []
         assert storage.checkpoint_root(2**64 - 1) is None
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from ledger.batch import Header
-from ledger.checkpoint import Checkpoint
+from ledger.checkpoint import Checkpoint, parse_checkpoint
 from ledger.entry import BatchEntry, parse_entry
 from ledger.errors import LedgerError
 from ledger.events import enrol
 from ledger.note import NoteSigner
-from ledger.tiles import format_bundle, parse_tile_path
+from ledger.tiles import format_bundle, parse_bundle, parse_tile_path
+from ledger.writer import local
 from ledger.writer.create import create_log, load_log_keys
 from ledger.writer.files import read_file
 from ledger.writer.keybook import KeyBook
@@ -185,6 +186,19 @@ def test_signed_checkpoint_that_is_not_published_waits_for_its_quorum_again(old:
         assert writer.checkpoint == old.checkpoints[-1]
 
 
+def test_guard_that_knows_most_never_goes_back(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the published checkpoint and a newer one, it says what was signed; it may be alone in that."""
+    written = []
+    monkeypatch.setattr(local, "replace_file", lambda _path, text: written.append(text.decode()))
+    *_, before, newest = old.checkpoints
+    with LocalReader(old.data) as log:
+        published = log.first_covering(before.size - 1)
+    assert published is not None
+    assert published.size == before.size
+    old.catch_up(before, newest, fetch=old.fetch, published=published)
+    assert [parse_checkpoint(text) for text in written] == [newest, newest]
+
+
 def test_every_size_that_was_replayed_may_have_been_a_checkpoint(old: Old) -> None:
     """A device anchored to one that the backup never knew is no forger; not even where the public tree is damaged."""
     old.catch_up(*old.checkpoints, fetch=old.fetch, published=old.published())
@@ -197,6 +211,15 @@ def test_every_size_that_was_replayed_may_have_been_a_checkpoint(old: Old) -> No
         assert storage.checkpoint_root(643) is None
         shutil.rmtree(old.copy / PUBLIC / "tile")
         assert storage.checkpoint_root(lost.size) == lost.root
+
+
+def test_replayed_checkpoint_counts_while_the_newest_waits_for_its_quorum(old: Old) -> None:
+    """No batch is refused, and no fork cried, because witnesses are away after a restore."""
+    old.catch_up(*old.checkpoints, fetch=old.fetch)
+    with LocalStorage(old.copy) as storage:
+        assert storage.published() != storage.recorded()
+        for checkpoint in old.checkpoints:
+            assert storage.checkpoint_root(checkpoint.size) == checkpoint.root
 
 
 def test_missing_entries_leave_the_copy_too_old(old: Old) -> None:
@@ -238,6 +261,22 @@ def test_garbage_in_the_log_is_no_entry(old: Old) -> None:
 
     with pytest.raises(TooOldError, match="holds something that is no entry"):
         old.catch_up(old.checkpoints[-1], fetch=garbage)
+
+
+@pytest.mark.parametrize("bundle", ["tile/entries/000", "tile/entries/001"])
+def test_batch_that_stands_twice_in_the_log_leaves_the_copy_too_old(old: Old, bundle: str) -> None:
+    """A mirror that serves one entry in the place of another is told like any that is not this log."""
+
+    def twice(path: str) -> bytes | None:
+        data = old.fetch(path)
+        if data is None or path != bundle:
+            return data
+        entries = list(parse_bundle(data, parse_tile_path(path)))
+        entries[101:103] = entries[99:101]
+        return format_bundle(entries)
+
+    with pytest.raises(TooOldError, match=r"the log that was named holds epoch 0 seq [0-9]+ of one key twice"):
+        old.catch_up(old.checkpoints[-1], fetch=twice)
 
 
 def test_frozen_log_is_written_by_nobody(data: Path) -> None:
