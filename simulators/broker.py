@@ -8,8 +8,10 @@ own topics only, as in production. Without them it is open to every user of this
 """
 
 import asyncio
+import contextlib
 import getpass
 import logging
+import secrets
 import shutil
 import signal
 import socket
@@ -28,6 +30,7 @@ HOST = "127.0.0.1"
 READY_WITHIN_S = 15.0
 STOP_WITHIN_S = 5.0
 MAX_CONNECTIONS = 10_000
+_FIRST_PORT, _PORTS, _TRIES = 10_000, 20_000, 100
 # Debian puts servers where only root's PATH looks.
 _SERVER_PATH = "/usr/sbin:/usr/local/sbin"
 # CONNECT (3.1.1, clean session, keep-alive 10 s, client id "ready"), the beginning of a good CONNACK, DISCONNECT.
@@ -134,10 +137,16 @@ def check_free(port: int | None) -> None:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface that was free a moment ago; raises UserError if none is found.
+
+    Below those that the kernel gives to outgoing connections, which would take it while a server restarts.
+    """
+    for _ in range(_TRIES):
+        port = _FIRST_PORT + secrets.randbelow(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise UserError(f"no free port on {HOST}")
 
 
 def _wait_until_ready(child: Child, port: int, ready: Callable[[int], bool]) -> None:

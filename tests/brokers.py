@@ -15,15 +15,9 @@ import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-HOST = "127.0.0.1"
+from simulators.broker import HOST, free_port
+
 RUNNING = " running"  # the end of the line by which either says that it listens
-
-
-def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 class BrokerProcess(ABC):
