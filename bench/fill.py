@@ -53,8 +53,8 @@ def entry(index: int) -> bytes:
 
 
 def submission(index: int) -> Submission:
-    """That entry with a place in a device's chain, so that the database indexes it as it does a batch."""
-    return Submission(entry(index), Place(_KEYS[index % DEVICES], 0, index // DEVICES))
+    """That entry with a place in a device's chain and hardly a payload; one without is noted down as having lost it."""
+    return Submission(entry(index), Place(_KEYS[index % DEVICES], 0, index // DEVICES), b"\x00")
 
 
 def submission_with_payload(index: int) -> Submission:

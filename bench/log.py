@@ -136,7 +136,7 @@ def _weigh(data: Path, count: int) -> None:
     bundles = directory_size(tiles / "entries")
     row("bundles", bundles / count, "bytes/entry")
     row("hash tiles", (directory_size(tiles) - bundles) / count, "bytes/entry")
-    row("database, no payloads", (data / DATABASE).stat().st_size / count, "bytes/entry")
+    row("database, payloads of one byte", (data / DATABASE).stat().st_size / count, "bytes/entry")
     row("public files", sum(1 for file in (data / PUBLIC).rglob("*") if file.is_file()), "")
 
 
