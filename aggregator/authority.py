@@ -14,6 +14,7 @@ another user has its group on the folder (`init --broker-group`), and what is wr
 import getpass
 import grp
 import hashlib
+import ipaddress
 import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -40,6 +41,8 @@ from aggregator.certificates import (
     pem,
 )
 from aggregator.mosquitto import ACL, CA_FILE, CONF, CRL_FILE, SERVER_FILE, SERVER_KEY_FILE, STATE
+from aggregator.probe import NAME as PROBE
+from aggregator.probe import Probe
 from ledger.writer.create import KEYS
 from ledger.writer.files import sync_directory
 from vitalseal.errors import UserError
@@ -48,6 +51,7 @@ FOLDER = "broker"
 CA_KEY = f"{KEYS}/ca.key"
 AGGREGATOR_FILE, AGGREGATOR_KEY_FILE = "aggregator.crt", "aggregator.key"
 LOCAL = ("127.0.0.1", "localhost")
+PROBE_VALID = timedelta(days=2)  # a day longer than it is used
 CRL_EVERY = timedelta(days=1)  # of the 30 days that it is valid: an aggregator may be away for four weeks
 
 
@@ -88,6 +92,12 @@ class Authority:
     def certify(self, device: str, key: ec.EllipticCurvePublicKey, now: datetime) -> Certificate:
         """A certificate by which `device` logs in to broker and desk."""
         return issue_client(self._ca, device, key, now, DEVICE_VALID)
+
+    def probe(self, now: datetime) -> Probe:
+        """A certificate to be revoked at once."""
+        key = make_key()
+        certificate = issue_client(self._ca, PROBE, key.public_key(), now, PROBE_VALID)
+        return Probe(certificate.serial_number, pem(certificate) + key_pem(key), now)
 
     def keep_lists(self, devices: Iterable[str], serials: Iterable[tuple[int, datetime]], now: datetime) -> bool:
         """The lists deny `devices` every topic and the certificates `serials` entry; whether either had to change."""
@@ -130,7 +140,8 @@ def create_authority(
 ) -> None:
     """Makes the CA of the new log in `data`, and all that a broker at `hosts` needs, which listens on `port`.
 
-    Without `hosts` the broker is for this machine alone. `group` is that of a broker that runs as another user.
+    Without `hosts`, or with loopback ones only, the broker is for this machine alone. `group` is that of a broker that
+    runs as another user.
 
     Raises:
         UserError: there is no such group, or we may not give files to it.
@@ -147,17 +158,26 @@ def create_authority(
     _put(data / CA_KEY, key_pem(ca.key), private=True)
     names = [*dict.fromkeys((*hosts, *LOCAL))]
     user = getpass.getuser() if group is None else None
+    listen = LOCAL[0] if all(map(is_local, hosts)) else None
     for name, content in {
         CA_FILE: pem(ca.certificate),
         SERVER_KEY_FILE: key_pem(server),
         SERVER_FILE: pem(issue_server(ca, server.public_key(), names, now)),
         CRL_FILE: pem(make_crl(ca, (), now, None)),
         ACL: mosquitto.format_acl(()).encode(),
-        CONF: mosquitto.format_conf(folder.resolve(), None if hosts else LOCAL[0], port, user).encode(),
+        CONF: mosquitto.format_conf(folder.resolve(), listen, port, user).encode(),
         AGGREGATOR_FILE: pem(issue_client(ca, mosquitto.AGGREGATOR, own.public_key(), now, SERVER_VALID)),
     }.items():
         _put(folder / name, content)
     _put(folder / AGGREGATOR_KEY_FILE, key_pem(own), private=True)
+
+
+def is_local(host: str) -> bool:
+    """Whether `host` is this machine's own name for itself, which nobody else can reach it by."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in LOCAL
 
 
 def _give_to(group: str, folder: Path) -> None:

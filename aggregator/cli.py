@@ -17,6 +17,7 @@ from aggregator.config import LIVE, AggregatorConfig
 from aggregator.console import add_command, told
 from aggregator.health import format_metrics, health_server
 from aggregator.lifecycle import open_log
+from aggregator.mqtt import CONTESTED
 from aggregator.registry import Registry
 from aggregator.restore import frozen_at
 from aggregator.service import Service
@@ -95,6 +96,11 @@ def _init(args: argparse.Namespace) -> int:
         identity=identity,
     )
     print(f"made the log {args.origin} in {args.data}; start it with: vitalseal aggregator run --config {args.config}")
+    if not args.witness:
+        print(
+            "NOBODY WITNESSES this log: its operator alone vouches that it shows everybody the same;"
+            " --witness names who else does (docs/witness.md)"
+        )
     if args.witness:
         print(f"first give {args.data / POLICY} to each witness: it names the log's key, and how many of them it needs")
     return 0
@@ -165,10 +171,9 @@ def _status(args: argparse.Namespace) -> int:
         return 0
     age = time.time() - status.updated_at
     state = "running" if alive and age < STALE_AFTER_S else f"NOT RUNNING, last seen {age:.0f} s ago"
-    rejects = {k: v for k, v in status.decisions.items() if k not in ANSWERED}
     lines = {
         "aggregator": f"{status.origin}, {state}",
-        "broker": ("connected" if status.connected else "NOT CONNECTED") if alive else "-",
+        "broker": _broker_line(status) if alive else "-",
         "devices": f"{status.devices_online} online of {status.devices_enrolled} enrolled",
         "log": f"{status.log_size} entries, published {status.published_size}, root {status.published_root[:16]}",
         "witnesses": _witness_line(status),
@@ -177,7 +182,7 @@ def _status(args: argparse.Namespace) -> int:
         "receipts": f"{status.without_receipt} batches wait for theirs",
         "proof after": _seconds(status.latency_p50_s) + " (median), " + _seconds(status.latency_p95_s) + " (95 %)",
         **glance(status),
-        "rejected": ", ".join(f"{name} {count}" for name, count in sorted(rejects.items())) or "none",
+        "rejected": _rejected_line(status),
     }
     for name, text in lines.items():
         print(f"{name:>12}  {text}")
@@ -186,9 +191,25 @@ def _status(args: argparse.Namespace) -> int:
     return 0
 
 
+def _broker_line(status: Status) -> str:
+    text = "connected" if status.connected else "NOT CONNECTED"
+    if status.broker_fault:
+        text += f": {status.broker_fault}"
+    if status.broker_contested:
+        text += f"; it {CONTESTED}"
+    return text
+
+
+def _rejected_line(status: Status) -> str:
+    rejects = {name: str(count) for name, count in status.decisions.items() if name not in ANSWERED}
+    if status.strangers and "unknown_key" in rejects:
+        rejects["unknown_key"] += f" (as {', '.join(status.strangers)}: not enrolled here, or no longer known)"
+    return ", ".join(f"{name} {count}" for name, count in sorted(rejects.items())) or "none"
+
+
 def _witness_line(status: Status) -> str:
     if not status.witnesses:
-        return "none asked for (quorum none)"
+        return "NONE: nobody but its operator vouches that this log shows everybody the same (quorum none)"
     answering = [witness for witness in status.witnesses if witness["ok"]]
     text = f"{len(answering)} of {len(status.witnesses)} answer"
     for witness in status.witnesses:

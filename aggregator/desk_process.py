@@ -19,6 +19,7 @@ from aggregator.desk_http import Counter
 from aggregator.desk_records import DeskRecords
 from aggregator.device_keys import DeviceKeys
 from aggregator.mosquitto import CA_FILE, SERVER_FILE, SERVER_KEY_FILE, reload
+from aggregator.probe import ask
 from aggregator.side_process import parent_gone
 from aggregator.upkeep import Upkeep
 from ledger.errors import LedgerError
@@ -59,7 +60,8 @@ def _run(config: AggregatorConfig, gone: threading.Event) -> None:
         records = stack.enter_context(closing(DeskRecords(data)))
         keys = stack.enter_context(closing(DeviceKeys(data)))
         registrar = load_signer(data / REGISTRAR_KEY).key
-        upkeep = Upkeep(data, authority, records, keys, partial(_tell, config.broker.pid_file), _now)
+        tell, see = partial(_tell, config.broker.pid_file), partial(ask, config.broker)
+        upkeep = Upkeep(data, authority, records, keys, tell, see, _now)
         desk = Desk(data, authority, records, keys, registrar, upkeep, _now)
         keeper = Keeper(desk)
         keeper.keep()  # before anybody is shown a certificate that has expired meanwhile

@@ -101,6 +101,18 @@ class DeskRecords:
         with self._told():
             return self._db.execute(query, (key_id, token.device, token.hash)).rowcount == 1
 
+    def open_tokens(self, now: datetime) -> list[TokenRecord]:
+        """The tokens by which somebody may still enrol, by device."""
+        query = "SELECT * FROM tokens WHERE expires_s > ? AND key_id IS NULL ORDER BY device"
+        with self._told():
+            rows = self._db.execute(query, (int(now.timestamp()),)).fetchall()
+        return [TokenRecord(row[0], row[1], _time(row[2]), row[3]) for row in rows]
+
+    def withdraw_token(self, device: str) -> bool:
+        """The token of `device` signs nobody in any more; whether it had one that nobody had used."""
+        with self._told():
+            return self._db.execute("DELETE FROM tokens WHERE device = ? AND key_id IS NULL", (device,)).rowcount == 1
+
     def void_tokens(self) -> None:
         """No token that was handed out signs anybody in any more."""
         with self._told():

@@ -160,7 +160,8 @@ def _second(at_ns: int) -> str:
 def _state(record: KeyRecord) -> str:
     text = f"enrolled at entry {record.enrolled}"
     if record.revoked is not None:
-        return f"{text}, REVOKED at entry {record.revoked}"
+        place = f", good before epoch {record.until[0]} seq {record.until[1]}" if record.until else ""
+        return f"{text}, REVOKED at entry {record.revoked}{place}"
     if record.until is not None:
         return f"{text}, rotated away from epoch {record.until[0]} seq {record.until[1]} on"
     return text

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from aggregator.config import AggregatorConfig
 from aggregator.status import Status, is_running, read_status
+from aggregator.upkeep import lists_fault, read_broker_state
 from vitalseal.errors import UserError
 from vitalseal.health import Faults, HealthServer
 
@@ -47,7 +48,7 @@ _GAUGES: tuple[tuple[str, str, Callable[[Status], float]], ...] = (
     ("clock_faults", "Batches whose device had a wrong clock, ever.", lambda status: status.clock_faults),
     ("missing_payloads", "Batches on the log whose readings were lost.", lambda status: status.missing_payloads),
     ("devices_online", "Devices that say they are connected.", lambda status: status.devices_online),
-    ("devices_enrolled", "Devices with an enrolled key.", lambda status: status.devices_enrolled),
+    ("devices_enrolled", "Devices that have or had a key, each once.", lambda look: look.devices_enrolled),
 )
 
 
@@ -105,15 +106,18 @@ def faults(status: Status | None, config: AggregatorConfig, now_s: float) -> Fau
     if status is None:
         return {"service": "has not said anything yet"}
     silent_s = now_s - status.updated_at
+    where = f"{config.broker.host}:{config.broker.port}"
+    lists = {} if config.desk is None else {"lists": lists_fault(read_broker_state(config.data), now_s)}
     waiting = status.waiting_for_quorum
     return {
         "service": f"has said nothing for {silent_s:.0f} s"
         if silent_s > STALE_AFTER_S + 2 * config.interval_s
         else None,
-        "broker": None if status.connected else f"no connection to {config.broker.host}:{config.broker.port}",
+        "broker": None if status.connected else f"no connection to {where}: {status.broker_fault}",
         "witnesses": None
         if waiting is None
         else f"no quorum: the checkpoint of size {waiting} waits, and receipts with it",
+        **lists,
     }
 
 

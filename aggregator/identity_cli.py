@@ -87,7 +87,10 @@ def warnings(config: AggregatorConfig) -> list[str]:
 def register(commands: Commands) -> None:
     """Adds the command and its arguments."""
     token = add_command(commands, "token", "print a token by which one new gateway enrols, once", _token)
-    token.add_argument("device", metavar="DEVICE", help="the gateway's name")
+    what = token.add_mutually_exclusive_group(required=True)
+    what.add_argument("device", nargs="?", metavar="DEVICE", help="the gateway's name")
+    what.add_argument("--list", action="store_true", help="the tokens that nobody has used, with their ends")
+    what.add_argument("--withdraw", metavar="DEVICE", help="the token of this device is good no more")
     token.add_argument("--valid", default="24h", metavar="SPAN", help="such as 90m, 24h or 7d (%(default)s)")
     token.add_argument(
         "--again",
@@ -98,11 +101,14 @@ def register(commands: Commands) -> None:
 
 def _token(args: argparse.Namespace) -> int:
     config = configuration.load(args.config, AggregatorConfig)
+    if config.desk is None:
+        raise UserError(f"{args.config}: has no [desk], because its log was made with `init --plain`")
+    if args.list or args.withdraw is not None:
+        with told(config.data), closing(DeskRecords(config.data)) as records:
+            return _list(records) if args.list else _withdraw(records, args.withdraw)
     device, valid = check_device(args.device), parse_span(args.valid)
     if device == AGGREGATOR:
         raise UserError(f"device name {device}: is the aggregator's own; choose another")
-    if config.desk is None:
-        raise UserError(f"{args.config}: has no [desk], because its log was made with `init --plain`")
     with told(config.data), closing(DeviceKeys(config.data)) as keys:
         if not args.again and (good := keys.good(device)):
             raise UserError(
@@ -113,6 +119,22 @@ def _token(args: argparse.Namespace) -> int:
         with closing(DeskRecords(config.data)) as records:
             records.add_token(device, secret, datetime.now(UTC) + valid)
         print(Token(config.desk.host, config.desk.port, _fingerprint(config.data / FOLDER / CA_FILE), device, secret))
+    return 0
+
+
+def _list(records: DeskRecords) -> int:
+    found = records.open_tokens(datetime.now(UTC))
+    for token in found:
+        print(f"{token.device}  good until {format_time(int(token.expires_at.timestamp()) * 10**9)}")
+    if not found:
+        print("no token is open")
+    return 0
+
+
+def _withdraw(records: DeskRecords, device: str) -> int:
+    if not records.withdraw_token(device):
+        raise UserError(f"{device}: has no token that is not used; `token --list` shows those that are open")
+    print(f"the token of {device} signs nobody in any more")
     return 0
 
 

@@ -132,6 +132,8 @@ class Ingest:
         return Stored(decision.place.epoch, decision.place.seq, decision.index)
 
     def _tell_of(self, device: str, decision: Rejected) -> None:
+        if decision.reason is Reason.UNKNOWN_KEY:
+            self._meter.strange(device)
         known = device if self._keys.of(device) else "an unknown device"
         if known == device and (fault := REJECTS.get(decision.reason)):
             self._faults.add(device, fault)

@@ -15,7 +15,8 @@ from aggregator.config import AggregatorConfig
 from aggregator.device_keys import DeviceKeys
 from aggregator.enrolment import FOLDER, REVOKE_SUFFIX, Keys
 from aggregator.registry import Registry, commit_assignments
-from ledger.entry import CLOSING, Closing, Opening, parse_entry
+from ledger.batch import Header
+from ledger.entry import CLOSING, BatchEntry, Closing, Opening, parse_entry
 from ledger.events import ChainPlace, revoke
 from ledger.note import ED25519_NOTE, ML_DSA_44, NoteSigner, VerifierKey
 from ledger.writer.create import (
@@ -33,10 +34,11 @@ from ledger.writer.keybook import read_states
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
 from ledger.writer.reader import LocalReader
-from ledger.writer.storage import StorageError, Submission
+from ledger.writer.storage import Place, StorageError, Submission
 from ledger.writer.witnesses import Witnesses
 from vitalseal.errors import UserError
 
+PORTION = 1024  # batches of a chain looked at together
 KEY_TYPES = {"ed25519": ED25519_NOTE, "ml-dsa-44": ML_DSA_44}
 
 
@@ -62,55 +64,91 @@ def open_log(config: AggregatorConfig) -> Iterator[OpenLog]:
         yield OpenLog(storage, writer, witnesses)
 
 
-def revoke_device(data: Path, name: str, until: ChainPlace | None, reason: int) -> list[Path]:
-    """As `revoke_key`, for each good key of the device `name`; what is no device's name is the beginning of a key id.
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What revoking a key from its place `until` on comes to; `batches` of `readings` on the log are good no more."""
+
+    key_id: bytes
+    until: ChainPlace
+    batches: int
+    readings: int
+
+
+def plan_device(data: Path, name: str, first: tuple[int | None, int] | None) -> list[Ending]:
+    """As `plan_key`, for each good key of the device `name`; what is no device's name is the beginning of a key id.
 
     Raises:
-        UserError: moreover, the device has no good key, or `until` is given and it has more than one.
+        UserError: moreover, the device has no good key, or `first` is given and it has more than one.
     """
     with closing(DeviceKeys(data)) as keys:
         if not keys.is_device(name):
-            return [revoke_key(data, name, until, reason)]
+            return [plan_key(data, name, first)]
         good = [record.key_id.hex() for record in keys.good(name)]
     if not good:
         raise UserError(f"{name}: has no good key any more")
-    if until is not None and len(good) > 1:
+    if first is not None and len(good) > 1:
         raise UserError(f"--from: {name} has {len(good)} good keys, each with a chain of its own; name one by its id")
-    return [revoke_key(data, key, until, reason) for key in good]
+    return [plan_key(data, key, first) for key in good]
 
 
-def revoke_key(data: Path, prefix: str, until: ChainPlace | None, reason: int) -> Path:
-    """A revocation of the key whose id begins with `prefix`, signed, in the folder of the running aggregator.
+def plan_key(data: Path, prefix: str, first: tuple[int | None, int] | None) -> Ending:
+    """What it would be to revoke the key whose id begins with `prefix`; nothing is changed.
 
-    `until` is the first place of its chain for which it is not good; None: the one after the last that is logged.
+    `first` is the first place of its chain for which it is not good, in its present epoch where that is None; without
+    one it is the place after the last that is logged.
 
     Raises:
-        UserError: no such key, or more than one; or it is revoked already.
-        StorageError: the log or the registrar's key cannot be read.
+        UserError: no such key, or more than one; or it is revoked already; or `first` is beyond the end of its chain.
+        StorageError: the log cannot be read.
     """
-    registrar = load_signer(data / REGISTRAR_KEY)
+    if not prefix:
+        raise UserError("the name of a device or the beginning of a key id is wanted, and not nothing")
     origin = load_log_keys(data).signers[0].verifier.name
     with LocalReader(data) as log:
-        states = read_states(log, origin)
-        named = [record for record in states if prefix and record.key_id.hex().startswith(prefix.lower())]
+        named = [record for record in read_states(log, origin) if record.key_id.hex().startswith(prefix.lower())]
         if len(named) != 1:
-            raise UserError(f"{prefix}: {len(named)} enrolled keys begin so, where one is wanted")
+            raise UserError(f"{prefix}: no device's name, and {len(named)} enrolled keys begin so, where one is wanted")
         key = named[0].key_id
         if named[0].revoked is not None:
             raise UserError(f"key {key.hex()[:16]} is revoked already, at index {named[0].revoked}")
         head = log.head_place(key)
-    after = (0, 0) if head is None else (head.epoch, head.seq + 1)
-    if until is not None and until > after:
-        raise UserError(
-            f"--from: the next place of this key is epoch {after[0]} seq {after[1]}; name that or an earlier one"
-        )
-    until = until or after
+        after = (0, 0) if head is None else (head.epoch, head.seq + 1)
+        until = after if first is None else (after[0] if first[0] is None else first[0], first[1])
+        if until > after:
+            raise UserError(
+                f"--from: the next place of this key is epoch {after[0]} seq {after[1]}; name that or an earlier one"
+            )
+        return Ending(key, until, *_logged_from(log, Place(key, *until)))
+
+
+def _logged_from(log: LocalReader, place: Place) -> tuple[int, int]:
+    """How many batches the log has from `place` of a chain on, and how many readings are in them."""
+    batches, readings = 0, 0
+    last = Place(place.key_id, place.epoch, place.seq - 1)
+    while found := log.following(last, PORTION):
+        for index, last in found:  # noqa: B007 - the last one is where the next portion begins
+            (data,) = log.entries(index, index + 1)
+            entry = parse_entry(data)
+            batches += 1
+            readings += Header.decode(entry.header).count if isinstance(entry, BatchEntry) else 0
+    return batches, readings
+
+
+def revoke_key(data: Path, ending: Ending, reason: int) -> Path:
+    """A revocation as `ending` says, signed, in the folder of the running aggregator.
+
+    Raises:
+        UserError: one of this key waits there already.
+        StorageError: the registrar's key cannot be read.
+    """
+    registrar = load_signer(data / REGISTRAR_KEY)
+    origin = load_log_keys(data).signers[0].verifier.name
     folder = data / FOLDER
     folder.mkdir(exist_ok=True)
-    path = folder / f"{key.hex()}{REVOKE_SUFFIX}"
+    path = folder / f"{ending.key_id.hex()}{REVOKE_SUFFIX}"
     if path.exists():
         raise UserError(f"{path}: a revocation of this key waits there; remove it first if it is not the one you want")
-    replace_file(path, revoke(key, registrar.key, origin, until, reason).encode())
+    replace_file(path, revoke(ending.key_id, registrar.key, origin, ending.until, reason).encode())
     return path
 
 

@@ -12,6 +12,7 @@ from ledger.checkpoint import Checkpoint
 from ledger.writer.witness_health import WitnessState
 
 LATENCY_WINDOW = 4096  # batches over which proof latency is reported
+MAX_STRANGERS = 16  # named; whoever may invent names could invent millions
 RATE_WINDOW_NS = 5 * 10**9
 
 
@@ -49,6 +50,7 @@ class Meter:
         self._readings = 0
         self._online: dict[str, bool] = {}
         self._returned = 0
+        self._strangers: set[str] = set()
         # Of more batches than that the latency is not told anyway; without a quorum they would be ever more.
         self._unpublished: deque[tuple[int, int]] = deque(maxlen=LATENCY_WINDOW)
         self._latencies: deque[float] = deque(maxlen=LATENCY_WINDOW)
@@ -71,6 +73,12 @@ class Meter:
         """A device said whether it is there."""
         with self._lock:
             self._online[device] = online
+
+    def strange(self, device: str) -> None:
+        """A batch by a key that nobody enrolled came on the topic of `device`, which may be no name of ours."""
+        with self._lock:
+            if len(self._strangers) < MAX_STRANGERS:
+                self._strangers.add(device)
 
     def online(self) -> list[str]:
         """The devices that say that they are there."""
@@ -97,6 +105,8 @@ class Meter:
         waiting: Waiting,
         known: Known,
         dropped_answers: int,
+        broker_fault: str | None,
+        broker_contested: bool,
         decisions: dict[str, int],
         now_ns: int,
     ) -> Status:
@@ -105,6 +115,7 @@ class Meter:
             self._started_ns = self._started_ns or now_ns
             ordered = sorted(self._latencies)
             rate = self._rate(now_ns)
+            strangers = sorted(self._strangers)
         return Status(
             pid=os.getpid(),
             started_at=self._started_ns / 1e9,
@@ -125,6 +136,9 @@ class Meter:
             **asdict(waiting),
             **asdict(known),
             dropped_answers=dropped_answers,
+            broker_fault=broker_fault,
+            broker_contested=broker_contested,
+            strangers=strangers,
             returned_payloads=self._returned,
             limits=LIMITS,
             latency_p50_s=_quantile(ordered, 0.5),

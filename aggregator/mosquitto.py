@@ -76,6 +76,8 @@ max_inflight_messages 256
 persistent_client_expiration 14d
 
 # An envelope of {MAX_ENVELOPE} bytes and some room, so that the aggregator answers what is a little too large.
+# Not max_packet_size, which the broker recommends: that ends a 3.1.1 client's connection at each try, with all that it
+# has on its way; this drops the one message.
 message_size_limit {MAX_ENVELOPE + MESSAGE_ROOM}
 # A client that is gone is noticed in three minutes (binds MQTT 5 clients only).
 max_keepalive 120
@@ -92,7 +94,8 @@ log_type notice
 log_type information
 connection_messages true
 
-# How the aggregator finds it to say "read again".
+# By this an aggregator that runs as the same user, and has `pid_file` in its configuration, has it read its files
+# again. Under another user somebody else does, as deploy/vitalseal-broker.path.
 pid_file {folder / STATE / PID}
 """
 

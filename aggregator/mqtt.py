@@ -33,7 +33,15 @@ SESSION_EXPIRY_S = 86_400  # how long the broker keeps messages for an aggregato
 KEEPALIVE_S = 30
 ANSWER_WITHIN_S = 3.0  # for the broker to accept a connection
 UNANSWERED = "did not answer"
+CLOSED = "closed the connection"
+CONTESTED = (
+    "ends our connection again and again and lets us in again: DOES ANOTHER CLIENT HAVE OUR SESSION? A second"
+    " aggregator of this log, or somebody with our certificate; or the broker is restarted all the time"
+)
 MAX_BACKOFF_S = 30.0
+# So many connections lost within that time, and others made: as when a second client has our session, and the two
+# throw each other off. (MQTT 5 has a word for it, which Mosquitto 2.0.11 does not say.)
+LOSSES, LOSSES_WITHIN_S = 4, 300.0
 STEADY_S = 10.0  # a connection that lasts this long was a good one
 MAX_PAYLOAD = MAX_ENVELOPE + 1  # what is larger is rejected for its size, whatever the rest says
 # As much as the intake holds, so that the broker hands over the messages of all devices, not of the fastest alone.
@@ -72,6 +80,8 @@ class BrokerConnection:
         self._closing = threading.Event()
         self._client: paho.Client | None = None
         self._refusal = ""
+        self.fault = "not connected yet"  # why there is no connection, where there is none
+        self._lost_s: deque[float] = deque(maxlen=LOSSES)  # when connections that stood were lost last
         self._supervisor = threading.Thread(target=self._supervise, name="mqtt", daemon=True)
         self.connected = threading.Event()
         self._outgoing_lock = threading.Lock()  # guards what follows
@@ -115,6 +125,11 @@ class BrokerConnection:
                 self._outgoing_bytes += len(payload)
                 self._outgoing_to[device] += 1
 
+    def is_contested(self) -> bool:
+        """Whether the broker lately ended our connection so often that another client seems to have our session."""
+        lost = tuple(self._lost_s)
+        return len(lost) == LOSSES and time.monotonic() - lost[0] < LOSSES_WITHIN_S
+
     def outgoing(self) -> int:
         """How many messages to devices wait for the broker's acknowledgement."""
         with self._outgoing_lock:
@@ -148,6 +163,7 @@ class BrokerConnection:
                 return
             if time.monotonic() - started >= STEADY_S:
                 failures, told = 0, False
+            self.fault = refusal
             if not told:
                 logger.warning("broker %s:%s %s; trying again", self._config.host, self._config.port, refusal)
                 told = True
@@ -188,6 +204,8 @@ class BrokerConnection:
             unanswered.cancel()
             accepted = self.connected.is_set()
             self.connected.clear()
+            if accepted and not self._closing.is_set():
+                self._note_loss()
             client.disconnect()
         if tls is not None and tls.alert and not accepted:
             # Whatever the MQTT version, it does not let us in.
@@ -198,6 +216,12 @@ class BrokerConnection:
                 # Its word about a certificate may be lost with the connection that it closes.
                 return f"{UNANSWERED}: does it take our certificate {self._config.certificate}?"
         return self._refusal
+
+    def _note_loss(self) -> None:
+        known = self.is_contested()
+        self._lost_s.append(time.monotonic())
+        if self.is_contested() and not known:
+            logger.critical("broker %s:%s %s", self._config.host, self._config.port, CONTESTED)
 
     def _give_up(self, client: paho.Client) -> None:
         """A broker without MQTT 5 refuses it, drops the connection, or (amqtt) says nothing at all."""
@@ -231,7 +255,7 @@ class BrokerConnection:
         if reason.is_failure:
             self._refusal = f"refuses the connection: {reason}"
             return
-        self._refusal = "closed the connection"
+        self._refusal = CLOSED
         # Subscribing at every connect costs nothing and heals a session that the broker lost.
         client.subscribe([(topics.BATCHES, 1), (topics.STATUSES, 1)])
 
@@ -243,7 +267,8 @@ class BrokerConnection:
             client.disconnect()
 
     def _on_disconnect(self, _client: object, _data: object, _flags: object, reason: Any, _props: object) -> None:
-        if self.connected.is_set():
+        # After the broker's own word paho calls once more, and knows only that the connection is gone.
+        if self.connected.is_set() and self._refusal == CLOSED:
             self._refusal = f"connection lost: {reason}"
 
     def _on_message(self, client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:

@@ -152,7 +152,7 @@ class Publisher:
             checkpoint=self._writer.checkpoint,
             waiting_for_quorum=self._writer.waiting,
             witnesses=self._witnesses.states() if self._witnesses else [],
-            enrolled=len(self._keys),
+            enrolled=len(self._keys.devices()),
             waiting=Waiting(
                 len(intake),
                 intake.size,
@@ -163,6 +163,8 @@ class Publisher:
             ),
             known=self._known,
             dropped_answers=self._broker.dropped,
+            broker_fault=None if self._broker.connected.is_set() else self._broker.fault,
+            broker_contested=self._broker.is_contested(),
             decisions={**ingest.admission.counts, **intake.over_quota()},
             now_ns=time.time_ns(),
         )

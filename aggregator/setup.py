@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from aggregator.authority import AGGREGATOR_FILE, AGGREGATOR_KEY_FILE, LOCAL, create_authority, group_id
+from aggregator.authority import AGGREGATOR_FILE, AGGREGATOR_KEY_FILE, LOCAL, create_authority, group_id, is_local
 from aggregator.authority import FOLDER as BROKER
 from aggregator.certificates import check_host
 from aggregator.config import DeskConfig
@@ -112,6 +112,6 @@ def _identity_tables(folder: Path, identity: Identity) -> str:
     lines = [f"{name} = {json.dumps(str(path))}" for name, path in broker.items()]
     host = identity.hosts[0] if identity.hosts else LOCAL[0]
     lines += ["", "[desk]", f"host = {json.dumps(host)}", f"port = {identity.desk_port}"]
-    if not identity.hosts:
+    if all(map(is_local, identity.hosts)):
         lines.append(f"listen = {json.dumps(LOCAL[0])}")
     return "\n".join([*lines, ""])

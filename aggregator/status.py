@@ -24,6 +24,8 @@ class Status:
     `queue` are messages that wait to be admitted, `parked` batches whose predecessor has not come, `outgoing` messages
     that the broker has not acknowledged; `limits` says by name how much of each there may be. `gaps`, `second_headers`,
     `new_epochs` and `clock_faults` are ever since the log began; `overdue` devices are silent for too long now.
+    `broker_fault` is why there is no connection; `broker_contested`: another client seems to have our session;
+    `strangers` on whose topics batches by keys came that nobody enrolled, the first few names.
     `latency_p50_s` and `latency_p95_s`: from sealing at the gateway to a published checkpoint, over the last batches.
     """
 
@@ -61,6 +63,9 @@ class Status:
     decisions: dict[str, int] = field(default_factory=dict)
     witnesses: list[dict[str, Any]] = field(default_factory=list)
     limits: dict[str, int] = field(default_factory=dict)
+    broker_fault: str | None = None
+    broker_contested: bool = False
+    strangers: list[str] = field(default_factory=list)
 
 
 def write_status(data: Path, status: Status) -> None:

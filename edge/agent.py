@@ -189,7 +189,7 @@ class Agent:
                 group.create_task(self._sealing.seal(outbox, courier), name="seal"),
                 group.create_task(courier.answers(), name="answers"),
                 group.create_task(keeper.keep(), name="keep"),
-                group.create_task(keeper.watch(uplink), name="watch"),
+                group.create_task(keeper.watch(uplink, collector.troubles), name="watch"),
             ]
             beside = [group.create_task(companion(self), name="companion") for companion in self._companions]
             sending = group.create_task(uplink.run(courier.serve, lambda: courier.anchor_size), name="uplink")
@@ -216,7 +216,7 @@ class Agent:
 
     async def _load(self, outbox: Outbox, courier: Courier) -> None:
         """Both machines know what the outbox holds."""
-        names = [source.name for source in self._sources]
+        names = [source.name for source in self._sources if not getattr(source, "replays", False)]
         if await self._thread.call(outbox.resume, self._clock.read(), names):
             _log.warning("the agent was not stopped in good order: the device's chain will say that readings may lack")
         for source in self._sources:

@@ -59,6 +59,7 @@ class Collector:
         self._accept = accept
         self._clock = clock
         self._rng = rng
+        self._failed: dict[str, str] = {}  # sources that raised and have given nothing since, and what was said
         self._queue: list[Delivery] = []
         self._readings = 0
         self._bytes = 0
@@ -72,6 +73,11 @@ class Collector:
     def stop(self) -> None:
         """Sources are asked no more; what they gave is committed, then `run` returns."""
         self._stop.set()
+
+    def troubles(self) -> dict[str, str]:
+        """The sources, by name, that give nothing just now, and why, in words that hold nothing of any reading."""
+        told = {source.name: getattr(source, "trouble", "") for source in self._sources}
+        return {name: why for name, why in (told | self._failed).items() if why}
 
     async def run(self) -> None:
         """Every source is finished or stopped, and everything they gave is accepted; raises UserError."""
@@ -104,10 +110,13 @@ class Collector:
                     await self._enqueue(self._delivery(source, chunk))
                     cursor = chunk.cursor or cursor
                     attempts = 0
+                    self._failed.pop(source.name, None)
             except Exception as error:  # noqa: BLE001 - a source is anyone's code; the others go on whatever it does
                 if not attempts:
                     _log.warning("source %s failed, and will be asked again: %s", source.name, _said(error))
+                self._failed[source.name] = _said(error)
             else:
+                self._failed.pop(source.name, None)
                 _log.info("source %s is finished", source.name)
                 return
             finally:
@@ -161,4 +170,6 @@ class Collector:
 
 def _said(error: Exception) -> str:
     """What may be said of a source's failure: its words only where they are known to hold no reading."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"{error}" if isinstance(error, UserError | OSError) else type(error).__name__

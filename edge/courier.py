@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 
 from edge.chain import Sealed
+from edge.database import PASSING
 from edge.mqtt import Connection
 from edge.outbox import Outbox
 from edge.receipts import Outcome, ReceiptBook
@@ -211,10 +212,10 @@ class Courier:
 
     async def _take_reject(self, reject: Reject) -> None:
         at = None if reject.epoch is None or reject.seq is None else (reject.epoch, reject.seq)
-        place = await self._thread.call(self._outbox.record_reject, at, reject.reason, reject.detail)
+        place = await self._thread.call(self._outbox.record_reject, at, reject.reason, reject.detail, time.time_ns())
         if place is not None:
             self._window.rejected(place, reject.reason, time.monotonic())
-            if reject.reason not in (Reason.OUT_OF_ORDER, Reason.OVER_QUOTA):
+            if reject.reason not in PASSING:
                 self._refused = place
         # Order mends itself; anything else takes a person.
         if reject.reason != Reason.OUT_OF_ORDER:

@@ -13,9 +13,11 @@ from pathlib import Path
 from edge import schema
 from edge.files import sync_directory
 from ledger.batch import SealedBatch
+from ledger.receipt import Reason
 from vitalseal.errors import UserError
 
 SEALED, STORED, RECEIPTED = 0, 1, 2  # batches.state; it only rises
+PASSING = (Reason.OUT_OF_ORDER, Reason.OVER_QUOTA)  # rejects that mend themselves
 MAX_SQLITE = 2**63 - 1  # the formats' 64-bit numbers have no sign, SQLite's have
 
 _DAMAGED = (
@@ -69,8 +71,8 @@ def open_database(path: Path, owner: Owner) -> sqlite3.Connection:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             schema.make(db, owner.device, owner.origin)
-        elif version == 1:
-            schema.migrate(db, owner.device, owner.origin, owner.key_id)
+        elif 0 < version < schema.FORMAT:
+            schema.migrate(db, version, owner.device, owner.origin, owner.key_id)
         else:
             _check_format(path, version)
         sync_directory(path.parent)

@@ -167,8 +167,10 @@ class Desk:
         except (HTTPError, OSError) as error:
             if self._context.fault is not None:
                 why = tls.explain(self._context.fault, "the desk")
+            elif "EOF occurred" in str(error):
+                why = "it hung up in the middle of the handshake; is it a desk at all?"
             else:
-                why = _one_line(str(error).rpartition(": ")[2] or type(error).__name__)
+                why = _one_line(tls.plain(str(error).rpartition(": ")[2]) or type(error).__name__)
             raise DeskError(f"{self._where}: {why}") from None
 
 

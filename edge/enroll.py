@@ -22,9 +22,11 @@ from typing import Any
 
 from edge import files, identity
 from edge.config import EdgeConfig, TlsFiles, load
-from edge.database import locked
-from edge.desk import Desk, LogFacts, fetch_ca
+from edge.courier import reason_name
+from edge.database import OutboxError, locked
+from edge.desk import Desk, LogFacts, RefusedError, fetch_ca
 from edge.key import create_key, create_token_key, load_key, prepare_successor, promote_successor
+from edge.outbox_reader import OutboxReader
 from edge.setup import (
     SourceSpec,
     check_policy,
@@ -35,10 +37,11 @@ from edge.setup import (
     read_policy,
     relative,
 )
-from edge.tls import client_context
+from edge.tls import EXPIRED, client_context
 from edge.token import Token
 from ledger.events import request_enrolment
-from ledger.keys import Signer
+from ledger.keys import Signer, key_id
+from ledger.receipt import Reason
 from vitalseal.errors import UserError
 
 BEFORE = ".before-enrolment"
@@ -70,6 +73,7 @@ def enroll(config_path: Path, token: Token, wanted: Wanted, *, again: bool = Fal
         if existing.device != token.device:
             raise UserError(f"{config_path}: this gateway is {existing.device}, and the token is for {token.device}")
         if not again and _finished(existing):
+            _check_accepted(existing)
             return Outcome(existing, None)
         _check_existing(config_path, existing, wanted, again=again)
     ca_pem = fetch_ca(token.host, token.port)
@@ -85,7 +89,10 @@ def enroll(config_path: Path, token: Token, wanted: Wanted, *, again: bool = Fal
     # Another connection: a PKCS#11 module may leave errors in this thread's OpenSSL (SoftHSM: "no such engine"), which
     # one that stands takes for its own, while a handshake begins by forgetting them.
     with Desk(token.host, token.port, client_context(ca_pem)) as desk:
-        enrolled = desk.enrol(token.secret, token.device, statement, request)
+        try:
+            enrolled = desk.enrol(token.secret, token.device, statement, request)
+        except RefusedError as error:
+            raise RefusedError(f"{error} (the keys made here are kept for the next try)") from None
     if not policy.exists():
         files.write_new(policy, facts.policy.encode())
     files.replace(tls_files.ca, ca_pem.encode())
@@ -112,6 +119,27 @@ def _finished(existing: EdgeConfig) -> bool:
     if existing.desk is None or tls_files is None or not tls_files.certificate.exists():
         return False
     return identity.validity(tls_files.certificate).ends > time.time()
+
+
+def _check_accepted(existing: EdgeConfig) -> None:
+    """As far as this gateway was told, the log takes what its key seals; raises UserError."""
+    if not existing.outbox_file.exists():
+        return
+    signer = load_key(existing.key)
+    try:
+        with OutboxReader(existing.outbox_file) as reader:
+            facts, reject, used_by = reader.facts(), reader.waiting_reject(), reader.key_id()
+    except OutboxError:
+        return  # of an earlier version, or damaged: for the agent to say
+    if used_by != key_id(signer.algorithm, signer.public_key):
+        return  # what was said was said of an earlier key
+    if reject is not None and reject.reason in (Reason.ENDED_KEY, Reason.UNKNOWN_KEY):
+        why = f"the log takes nothing of this gateway's key: {reject.detail or reason_name(reject.reason)}"
+    elif facts.broker == "refused" and EXPIRED not in facts.broker_why:  # that one has been replaced since
+        why = facts.broker_why.partition(";")[0]
+    else:
+        return
+    raise UserError(f"enrolled already, but {why}; to enrol it with a new key, add --again")
 
 
 def _policy(config_path: Path, existing: EdgeConfig | None, wanted: Wanted, facts: LogFacts) -> Path:

@@ -47,6 +47,12 @@ GAUGES: tuple[tuple[str, str, Callable[[Report], float]], ...] = (
     ("outbox_max_bytes", "Bytes of the disk that it may take.", lambda report: report.max_bytes),
     ("outbox_outdated", "1: this outbox is not the latest one of its key.", lambda report: report.outdated),
     ("key_ended", "1: the log takes nothing more of this key.", lambda report: report.key_ended),
+    (
+        "batches_refused",
+        "1: the log refuses a batch for good, for another reason.",
+        lambda report: bool(report.refused),
+    ),
+    ("sources_silent", "Sources that fail, or whose file is missing.", lambda report: len(report.sources)),
     ("disk_full", "1 while nothing can be accepted for want of room.", lambda report: report.disk_full),
     ("clock_state", "0 unknown, 1 synchronised, 2 not synchronised.", lambda report: report.clock),
     ("epoch", "Rises when an outbox was lost.", lambda report: report.epoch),
@@ -94,6 +100,8 @@ def faults(report: Report | None) -> Faults:
         if report.outdated
         else None,
         "key": "the log takes nothing more of it" if report.key_ended else None,
+        "batches": f"are refused: {report.refused}" if report.refused else None,
+        "source": "; ".join(f"{name}: {why}" for name, why in report.sources.items()) or None,
         "disk": "is full: nothing is accepted"
         if report.disk_full
         else "the outbox is over its budget: readings are dropped"

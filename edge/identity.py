@@ -25,6 +25,8 @@ from edge.key import OWNER_ONLY, read_secret
 from edge.tls import successor
 from vitalseal.errors import UserError
 
+HOURS_UP_TO = 48  # what is left of a validity is told in hours below this, else in days
+
 
 @dataclass(frozen=True, slots=True)
 class Validity:
@@ -81,10 +83,9 @@ def validity(certificate: Path) -> Validity:
 
 def ends_in(until: float, now: float) -> str:
     """How long it is from `now` to `until`, for people."""
-    left = dt.timedelta(seconds=round(until - now))
-    if left < dt.timedelta():
-        return f"expired {-left} ago"
-    return f"ends in {left}"
+    day, left_h = dt.datetime.fromtimestamp(until, dt.UTC).date(), abs(until - now) / 3600
+    span = f"{left_h // 24:.0f} days" if left_h >= HOURS_UP_TO else f"{left_h:.0f} hours"
+    return f"expired on {day}, {span} ago" if until < now else f"ends on {day}, in {span}"
 
 
 def ca_der(pem: str) -> bytes:

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_FILE = 4096
 LOOK_EVERY_S = 0.2
+MAX_WAIT_S = 86400.0
 
 _ENROLL_EPILOG = """The token comes from `vitalseal aggregator token DEVICE`, and lets one key in, once. The private
 keys are made here and stay here. Where this command was interrupted, give it again with the same token. A gateway that
 is configured already (by `edge init`, say) keeps its sources; its key is enrolled as it is. The policy, which says what
 receipts are believed, is the desk's word unless --policy names one that you got otherwise."""
 
-_ROTATE_EPILOG = """The agent may run: it goes over to the new key by itself, and collects all the while. The batches
-that the old key sealed have to be stored first, so broker and aggregator must be there."""
+_ROTATE_EPILOG = """The agent may run: it goes over to the new key by itself, and collects all the while. The desk
+must be there. Batches that the old key has sealed are stored first; for these
+it takes broker and aggregator."""
 
 
 def register_enroll(parser: argparse.ArgumentParser, sources: Callable[[Path, list[str]], list[SourceSpec]]) -> None:
@@ -64,9 +66,20 @@ def register_rotate(parser: argparse.ArgumentParser, make_agent: "Callable[..., 
     """The arguments of `rotate`; `make_agent` makes one where none runs."""
     parser.epilog = _ROTATE_EPILOG
     parser.add_argument(
-        "--wait", type=float, default=120.0, metavar="SECONDS", help="how long to wait for the outcome (default 120)"
+        "--wait", type=_wait, default=120.0, metavar="SECONDS", help="how long to wait for the outcome (default 120)"
     )
     parser.set_defaults(run=_rotate, make_agent=make_agent)
+
+
+def _wait(text: str) -> float:
+    """Seconds from 1 up to a day."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1.0 <= seconds <= MAX_WAIT_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from 1 to {MAX_WAIT_S:.0f} seconds")
+    return seconds
 
 
 def _enroll(args: argparse.Namespace) -> int:

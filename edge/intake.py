@@ -51,7 +51,8 @@ class Intake(Store):
         """An agent with `sources` (names) works on the outbox from `moment` on; whether it says that readings may lack.
 
         An outbox that was not closed in good order may have cost readings that were read and not committed yet. A
-        source that has a cursor replays them, so if all have one, nothing is lost.
+        source that has a cursor replays them, so if all have one, nothing is lost. `sources` leaves out those that
+        replay from the beginning while they have none.
         """
         with self._transaction() as db:
             closed, committed_ns = self._row("SELECT closed, committed_ns FROM state")
@@ -105,9 +106,15 @@ class Intake(Store):
                     self._wait(db, first, last, held=True)
                     db.execute("UPDATE state SET live_from = ?", (last + 1,))
                 db.execute(
-                    "INSERT INTO cursors (name, cursor, refused) VALUES (?1, ?2, ?3) ON CONFLICT (name) "
-                    "DO UPDATE SET cursor = coalesce(?2, cursor), refused = refused + ?3",
-                    (delivery.name, delivery.cursor, delivery.refused),
+                    "INSERT INTO cursors (name, cursor, refused, refused_ns) VALUES (?1, ?2, ?3, ?4) "
+                    "ON CONFLICT (name) DO UPDATE SET cursor = coalesce(?2, cursor), refused = refused + ?3,"
+                    " refused_ns = coalesce(?4, refused_ns)",
+                    (
+                        delivery.name,
+                        delivery.cursor,
+                        delivery.refused,
+                        delivery.moment.wall_ns if delivery.refused else None,
+                    ),
                 )
                 if delivery.lost:
                     self._lose(db, GapReason.SOURCE_OVERRUN, delivery.lost)

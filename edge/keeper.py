@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from edge.batcher import Batcher
 from edge.clock import ClockReader
@@ -61,15 +61,18 @@ class Keeper:
             await self._thread.call(self._outbox.record_life, lived_s)
             self._counted_at += lived_s
 
-    async def watch(self, uplink: Uplink) -> None:
-        """What was held for a clock is released, and status knows of the connection; runs until it is cancelled."""
+    async def watch(self, uplink: Uplink, troubles: Callable[[], Mapping[str, str]]) -> None:
+        """What was held for a clock is released, and status knows of connection and sources; until it is cancelled."""
         # Not noted where the connection is made: a full disk must not keep what is sealed from being sent.
-        noted = None
+        noted = noted_troubles = None
         holding = False
         while True:
             if (now := (uplink.state, uplink.why)) != noted:
                 noted = now
                 await self._thread.call(self._outbox.record_connection, *now)
+            if (found := troubles()) != noted_troubles:
+                noted_troubles = found
+                await self._thread.call(self._outbox.record_troubles, found)
             while self._batcher.standing.held and await self._thread.call(self._outbox.release, self._clock.read()):
                 self._batcher.stands(await self._thread.call(self._outbox.standing), time.monotonic())
                 self._changed()

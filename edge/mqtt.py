@@ -66,9 +66,15 @@ class ConnectionLostError(Exception):
 
 
 class TlsFailedError(ConnectionLostError):
-    """Broker or device does not believe the other's certificate; the message says why."""
+    """The broker's certificate is not believed, or there is no common TLS; the message says why."""
 
     state = "tls"
+
+
+class DeviceRefusedError(TlsFailedError):
+    """The broker does not believe this device's certificate; the message says why."""
+
+    state = "refused"
 
 
 class Connection:
@@ -118,8 +124,9 @@ class Uplink:
     """Keeps one device connected to one broker.
 
     Attributes:
-        state: "connecting" at first, then "connected", "away", or "tls" when certificates are the reason.
-        why: what led to "away" or "tls", in one sentence; empty in the other states.
+        state: "connecting" at first, then "connected", "away", or, when certificates are the reason, "tls" or, if it is
+            this device's, "refused".
+        why: what led to "away", "tls" or "refused", in one sentence; empty in the other states.
     """
 
     def __init__(
@@ -187,7 +194,8 @@ class Uplink:
                 await stack.enter_async_context(_open(client))
             except (_RefusedError, ConnectionLostError) as error:
                 if context is not None and context.fault is not None:
-                    raise TlsFailedError(tls.explain(context.fault, "the broker")) from None
+                    kind = DeviceRefusedError if tls.is_refusal(context.fault) else TlsFailedError
+                    raise kind(tls.explain(context.fault, "the broker")) from None
                 # Whoever does not even take the TCP connection has no opinion on versions: that is another error.
                 if last or isinstance(error, ConnectionLostError):
                     raise ConnectionLostError(str(error)) from None
@@ -338,7 +346,9 @@ async def _open(client: _Client) -> AsyncIterator[_Client]:
         raise
     except aiomqtt.MqttError as error:
         taken = client.abandon()
-        raise (_RefusedError("it does not answer CONNECT") if taken else ConnectionLostError(str(error))) from None
+        raise (
+            _RefusedError("it does not answer CONNECT") if taken else ConnectionLostError(tls.plain(str(error)))
+        ) from None
     try:
         yield client
     finally:
@@ -353,7 +363,7 @@ def _as_lost() -> Iterator[None]:
     try:
         yield
     except aiomqtt.MqttError as error:
-        raise ConnectionLostError(str(error)) from None
+        raise ConnectionLostError(tls.plain(str(error))) from None
 
 
 def _size(message: aiomqtt.Message) -> int:

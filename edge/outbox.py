@@ -17,11 +17,22 @@ the device's chain.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from edge.chain import Chain
-from edge.database import MAX_SQLITE, RECEIPTED, SEALED, STORED, Owner, assemble, explained, lock, open_database
+from edge.database import (
+    MAX_SQLITE,
+    PASSING,
+    RECEIPTED,
+    SEALED,
+    STORED,
+    Owner,
+    assemble,
+    explained,
+    lock,
+    open_database,
+)
 from edge.intake import Intake
 from edge.overflow import Overflow
 from edge.window import Place
@@ -157,14 +168,24 @@ class Outbox(Intake, Chain, Overflow):
                 [(RECEIPTED, index, *place) for place, index in places],
             )
 
-    def record_reject(self, at: ChainPlace | None, reason: int, detail: str) -> Place | None:
-        """The last reject, for status; the place in the chain in use that it may speak of."""
+    def record_reject(self, at: ChainPlace | None, reason: int, detail: str, now_ns: int | None = None) -> Place | None:
+        """The last reject, at wall time `now_ns`, for status; the place in the chain in use that it may speak of.
+
+        One that mends itself does not hide one for good whose batch still waits: those behind it come out of order.
+        """
         epoch, seq = at or (None, None)
         with self._transaction() as db:
-            db.execute(
-                "UPDATE state SET reject_epoch = ?, reject_seq = ?, reject_reason = ?, reject_detail = ?",
-                (epoch, None if seq is None else min(seq, MAX_SQLITE), reason, detail),
+            overdue = self._one(
+                "SELECT reject_reason FROM state WHERE EXISTS (SELECT 1 FROM batches JOIN chains USING (chain)"
+                " WHERE epoch = reject_epoch AND seq = reject_seq AND batches.state = ?)",
+                SEALED,
             )
+            if reason not in PASSING or overdue is None or overdue[0] in PASSING:
+                db.execute(
+                    "UPDATE state SET reject_epoch = ?, reject_seq = ?, reject_reason = ?, reject_detail = ?,"
+                    " reject_ns = ?",
+                    (epoch, None if seq is None else min(seq, MAX_SQLITE), reason, detail, now_ns),
+                )
             chain, in_use, _ = self._chain()
             return (chain, seq) if seq is not None and epoch == in_use else None
 
@@ -172,6 +193,12 @@ class Outbox(Intake, Chain, Overflow):
         """How it stands with the broker (see `mqtt.Uplink`), for status."""
         with self._transaction() as db:
             db.execute("UPDATE state SET broker = ?, broker_why = ?", (state, why))
+
+    def record_troubles(self, troubles: Mapping[str, str]) -> None:
+        """The sources, by name, that give nothing just now, and why; of the others nothing is noted."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM troubles")
+            db.executemany("INSERT INTO troubles (name, why) VALUES (?, ?)", troubles.items())
 
     def record_life(self, seconds: float) -> None:
         """The agent has run for `seconds` more."""

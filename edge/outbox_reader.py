@@ -34,12 +34,13 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class LastReject:
-    """The last reject: its batch, if it named one, the reason's number and the aggregator's words."""
+    """The last reject: its batch, if it named one, the reason's number, the aggregator's words, wall time if noted."""
 
     epoch: int | None
     seq: int | None
     reason: int
     detail: str
+    at_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class OutboxReader:
 
     def last_reject(self) -> LastReject | None:
         """The last reject that any batch met."""
-        row = self._row("SELECT reject_epoch, reject_seq, reject_reason, reject_detail FROM state")
+        row = self._row("SELECT reject_epoch, reject_seq, reject_reason, reject_detail, reject_ns FROM state")
         return None if row[2] is None else LastReject(*row)
 
     def waiting_reject(self) -> LastReject | None:
@@ -154,6 +155,11 @@ class OutboxReader:
         )
         return reject if waits else None
 
+    def unnamed_reject(self) -> LastReject | None:
+        """The last reject, if it names no batch."""
+        reject = self.last_reject()
+        return reject if reject is not None and reject.seq is None else None
+
     def outdated(self) -> LastReject | None:
         """The last reject, if it shows that the log knows another continuation of this key's chain than this outbox.
 
@@ -166,6 +172,22 @@ class OutboxReader:
         """By source name, pieces of input that made no reading."""
         with explained(self._path):
             return dict(self._db.execute("SELECT name, refused FROM cursors ORDER BY name"))
+
+    def last_refused_ns(self) -> dict[str, int]:
+        """By source name, the wall time at which a piece of its input was last refused."""
+        with explained(self._path):
+            return dict(
+                self._db.execute("SELECT name, refused_ns FROM cursors WHERE refused_ns IS NOT NULL ORDER BY name")
+            )
+
+    def troubles(self) -> dict[str, str]:
+        """The sources, by name, that gave nothing when the agent last looked, and why."""
+        with explained(self._path):
+            return dict(self._db.execute("SELECT name, why FROM troubles ORDER BY name"))
+
+    def key_id(self) -> bytes:
+        """The id of the key whose chain is in use."""
+        return bytes(self._row("SELECT key_id FROM chains ORDER BY chain DESC LIMIT 1")[0])
 
     def oldest_unstored_ns(self, *, above: int = 0) -> int | None:
         """Gateway wall-clock time at which the oldest reading that the aggregator lacks was received.

@@ -89,7 +89,7 @@ def open_key(text: str, *, create: bool = False) -> "TokenSigner":
         import pkcs11
     except ImportError:
         raise UserError(
-            "a key in a token needs python-pkcs11: install it with  pip install 'vitalseal[pkcs11]'"
+            "a key in a token needs python-pkcs11: in vitalseal's clone, type  pip install '.[pkcs11]'"
         ) from None
     with _explained(uri):
         try:

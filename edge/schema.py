@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from ledger.batch import Header
 
-FORMAT = 2
+FORMAT = 3
 
 _STATE = """
 CREATE TABLE state (
@@ -33,7 +33,8 @@ CREATE TABLE state (
     purged_early INTEGER NOT NULL DEFAULT 0,                        -- of those batches, before `keep_days` for room
     dropped INTEGER NOT NULL DEFAULT 0, over_budget INTEGER NOT NULL DEFAULT 0,
     declared_gaps INTEGER NOT NULL DEFAULT 0,
-    reject_epoch INTEGER, reject_seq INTEGER, reject_reason INTEGER, reject_detail TEXT
+    reject_epoch INTEGER, reject_seq INTEGER, reject_reason INTEGER, reject_detail TEXT,
+    reject_ns INTEGER                                               -- wall time of it
 );
 """
 _SECOND = """
@@ -53,6 +54,12 @@ CREATE TABLE gaps (                                                 -- not decla
 );
 CREATE INDEX batches_by_state ON batches (state, chain, seq, first_id, last_id);
 """
+_THIRD = """
+CREATE TABLE troubles (                                             -- sources that give nothing just now
+    name TEXT PRIMARY KEY, why TEXT NOT NULL
+) WITHOUT ROWID;
+ALTER TABLE cursors ADD COLUMN refused_ns INTEGER;
+"""
 _SCHEMA = f"""
 {_STATE}
 CREATE TABLE sensors (id INTEGER PRIMARY KEY, source BLOB NOT NULL UNIQUE, description TEXT NOT NULL);
@@ -71,6 +78,7 @@ CREATE TABLE batches (
     PRIMARY KEY (chain, seq)
 );
 {_SECOND}
+{_THIRD}
 INSERT INTO state (one, device, origin) VALUES (1, :device, :origin);
 """  # noqa: S608 - constants only
 # Format 1 had one chain, of one epoch, and kept its end in `state`. Gateways that run it are out there.
@@ -87,7 +95,13 @@ ALTER TABLE batches RENAME COLUMN epoch TO chain;
 INSERT INTO chains (chain, key_id, epoch, next_seq, previous)
     SELECT epoch, :key_id, epoch, next_seq, previous FROM state1;
 DROP TABLE state1;
+{_THIRD}
 """  # noqa: S608 - constants only
+# Format 2 knew neither when something was refused, nor how its sources were.
+_FROM_FORMAT_2 = f"""
+ALTER TABLE state ADD COLUMN reject_ns INTEGER;
+{_THIRD}
+"""
 
 
 def make(db: sqlite3.Connection, device: str, origin: str) -> None:
@@ -95,8 +109,11 @@ def make(db: sqlite3.Connection, device: str, origin: str) -> None:
     _run(db, _SCHEMA, {"device": device, "origin": origin})
 
 
-def migrate(db: sqlite3.Connection, device: str, origin: str, key_id: bytes) -> None:
-    """The outbox of format 1 has this format; its chain's key is the one in its last header, else `key_id`."""
+def migrate(db: sqlite3.Connection, version: int, device: str, origin: str, key_id: bytes) -> None:
+    """The outbox of format `version` has this one; the key of a chain of format 1: its last header's, else `key_id`."""
+    if version == FORMAT - 1:
+        _run(db, _FROM_FORMAT_2, {})
+        return
     row = db.execute("SELECT header FROM batches ORDER BY seq DESC LIMIT 1").fetchone()
     sealed_by = key_id if row is None else Header.decode(row[0]).key_id
     _run(db, _FROM_FORMAT_1, {"device": device, "origin": origin, "key_id": sealed_by})

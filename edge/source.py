@@ -107,6 +107,11 @@ class Source(Protocol):
         name: as in `edge.toml`; the cursor is kept under this name.
         source_id: 8 to 16 random bytes, made by `edge init`; goes into every reading.
         description: make and model for the batch-info leaf, printable ASCII, at most 64 bytes; never a person.
+
+    A source may have two more. `replays`, when true, says that without a cursor it begins again with all that it has
+    given, so an agent that was killed before the first commit has lost nothing. `trouble` says why it gives nothing
+    (its file is missing, its sensor out of reach), in words without any reading, "" while all is well; `edge status`
+    shows it.
     """
 
     name: str

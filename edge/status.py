@@ -12,13 +12,15 @@ from typing import Any
 from edge.clock import ClockReader, SystemClock
 from edge.config import EdgeConfig
 from edge.courier import reason_name
-from edge.database import locked
+from edge.database import PASSING, locked
 from edge.outbox_reader import Counts, LastReject, OutboxReader
 from ledger.info import Clock
 from ledger.receipt import Reason
 
 # A file system with less room is full: the next transaction, and the write-ahead log's, may not fit.
 FULL_BELOW = 1024 * 1024
+# Input that was refused this long ago is said first no more; it is still counted.
+RECENT_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,14 @@ class Report:
         counts: see `Counts`.
         oldest_unstored_s: seconds since the oldest reading was received that the aggregator lacks, None if it has all.
         checkpoint_size: of the largest verified checkpoint, None before the first.
-        last_reject: see there; `outdated`: it shows that this outbox is not the latest one of its key; `key_ended`:
-            the log takes nothing more of this key.
-        refused_input: by source, pieces of input that made no reading.
+        last_reject: the last one, unless its batch is stored by now; `outdated`: it shows that this outbox is not the
+            latest one of its key; `key_ended`: the log takes nothing more of this key; `refused`: any other reason for
+            good, in words, why a batch waits.
+        last_reject_s: seconds since then, None if not known.
+        refused_input: by source, pieces of input that made no reading; `refused_s`: seconds since the last one, where
+            that was not long ago.
+        sources: those that give nothing just now, by name, and why.
+        key_why: why the device's key cannot be opened from here; empty if it can.
         gaps_declared, gaps_pending: gap headers sealed, and reasons that the chain does not tell of yet.
         used_bytes, max_bytes: of the outbox's disk budget; `over_budget`: readings are dropped to keep it.
         purged_early: batches with a receipt that were deleted before `keep_days` for want of room.
@@ -56,7 +63,11 @@ class Report:
     last_reject: LastReject | None
     outdated: bool
     key_ended: bool
+    refused: str
+    last_reject_s: float | None
     refused_input: dict[str, int]
+    refused_s: dict[str, float]
+    sources: dict[str, str]
     gaps_declared: int
     gaps_pending: int
     used_bytes: int
@@ -66,6 +77,7 @@ class Report:
     disk_full: bool
     clock: int
     clock_error_ns: int | None
+    key_why: str = ""
     states: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,19 +90,43 @@ class Report:
         return {**table.pop("counts"), **table}
 
 
-def read_report(config: EdgeConfig, key_id: bytes) -> Report:
-    """The report of the agent that `config` describes, whether it runs or not, from beside it; raises UserError."""
+def read_report(config: EdgeConfig, key_id: bytes | None, *, key_why: str = "") -> Report:
+    """The report of the agent that `config` describes, whether it runs or not, from beside it; raises UserError.
+
+    `key_id` is None where the key cannot be opened, because of `key_why`; then it is that of the chain in use.
+    """
     running = locked(config.outbox_file) if config.outbox_file.exists() else False
-    return make_report(config, key_id, running=running, disk_full=running and _full(config.data), clock=SystemClock())
+    disk_full = running and _full(config.data)
+    clock = SystemClock()
+    return make_report(config, key_id, running=running, disk_full=disk_full, clock=clock, key_why=key_why)
 
 
-def make_report(config: EdgeConfig, key_id: bytes, *, running: bool, disk_full: bool, clock: ClockReader) -> Report:
+def make_report(
+    config: EdgeConfig,
+    key_id: bytes | None,
+    *,
+    running: bool,
+    disk_full: bool,
+    clock: ClockReader,
+    key_why: str = "",
+) -> Report:
     """The report from what the outbox holds, and what only a running agent knows; raises UserError."""
     now = clock.read()
     with OutboxReader(config.outbox_file) as reader:
         facts, counts, anchor = reader.facts(), reader.counts(), reader.anchor()
-        reject, waiting, oldest_ns = reader.last_reject(), reader.waiting_reject(), reader.oldest_unstored_ns()
+        waiting, oldest_ns = reader.waiting_reject(), reader.oldest_unstored_ns()
+        # What became of a batch that is stored by now is no news.
+        reject = waiting or reader.unnamed_reject()
         outdated, refused, used = reader.outdated() is not None, reader.refused(), reader.used()
+        refused_ns, troubles = reader.last_refused_ns(), reader.troubles()
+        key_id = reader.key_id() if key_id is None else key_id
+
+    def ago_s(at_ns: int | None) -> float | None:
+        return None if at_ns is None else max(0.0, round((now.wall_ns - at_ns) / 1e9, 1))
+
+    since_s = {name: age_s for name, at_ns in refused_ns.items() if (age_s := ago_s(at_ns)) is not None}
+    key_ended = waiting is not None and waiting.reason == Reason.ENDED_KEY
+    for_good = waiting is not None and waiting.reason not in PASSING and not (outdated or key_ended)
     return Report(
         device=config.device,
         key_id=key_id.hex(),
@@ -105,8 +141,12 @@ def make_report(config: EdgeConfig, key_id: bytes, *, running: bool, disk_full: 
         checkpoint_size=None if anchor is None else anchor.size,
         last_reject=reject,
         outdated=outdated,
-        key_ended=waiting is not None and waiting.reason == Reason.ENDED_KEY,
+        key_ended=key_ended,
+        refused=reason_name(waiting.reason) if waiting is not None and for_good else "",
+        last_reject_s=None if reject is None else ago_s(reject.at_ns),
         refused_input=refused,
+        refused_s={name: age_s for name, age_s in since_s.items() if age_s < RECENT_S},
+        sources=troubles if running else {},
         gaps_declared=facts.gaps_declared,
         gaps_pending=facts.gaps_pending,
         used_bytes=used,
@@ -116,6 +156,7 @@ def make_report(config: EdgeConfig, key_id: bytes, *, running: bool, disk_full: 
         disk_full=disk_full,
         clock=int(now.clock),
         clock_error_ns=now.error_ns,
+        key_why=key_why,
     )
 
 
@@ -139,7 +180,7 @@ def for_people(report: Report) -> str:
         ("outbox", f"{report.used_bytes / 1e6:.1f} of {report.max_bytes / 1e6:.0f} MB ({share} %)"),
         ("clock", Clock(report.clock).name.lower()),
         ("checkpoint", "none verified yet" if size is None else f"size {size} is the largest verified"),
-        ("last reject", "none" if reject is None else _reject(reject)),
+        ("last reject", "none" if reject is None else _reject(reject, report.last_reject_s)),
     ]
     lines += [(f"refused from {name}", f"{count} pieces of input") for name, count in report.refused_input.items()]
     return "\n".join(f"{label:<14} {value}" for label, value in lines)
@@ -153,12 +194,21 @@ def _states(report: Report) -> Sequence[str]:
         states.append("outdated outbox")
     if report.key_ended:
         states.append("key ended")
+    if report.refused:
+        states.append(f"refused: {report.refused}")
+    if report.key_why:
+        states.append(f"key: {report.key_why}")
     if report.disk_full:
         states.append("disk full")
     if report.over_budget:
         states.append(f"over budget: {counts.dropped} readings dropped so far")
     if counts.held:
         states.append(f"clock not set: {counts.held} readings held")
+    states += [f"source {name}: {why}" for name, why in report.sources.items()]
+    states += [
+        f"{report.refused_input[name]} pieces of input refused from {name}, the last one {_span(age_s)} ago"
+        for name, age_s in report.refused_s.items()
+    ]
     states.append(_connection(report))
     return states
 
@@ -169,15 +219,26 @@ def _connection(report: Report) -> str:
     if report.connected:
         return "connected"
     why = f": {report.broker_why}" if report.broker_why else ""
+    if report.broker == "refused":
+        return f"refused by the broker{why}"
     if report.broker == "tls":
         unset = report.clock == Clock.UNSYNCHRONISED or report.counts.held
         return f"tls refused, clock not set{why}" if unset else f"tls refused{why}"
     return f"no broker{why}"
 
 
-def _reject(reject: LastReject) -> str:
+def _reject(reject: LastReject, age_s: float | None) -> str:
+    when = "" if age_s is None else f"{_span(age_s)} ago, "
     place = "no batch named" if reject.seq is None else f"batch {reject.epoch}/{reject.seq}"
-    return f"{place}: {reason_name(reject.reason)}: {reject.detail}"
+    return f"{when}{place}: {reason_name(reject.reason)}: {reject.detail}"
+
+
+def _span(seconds: float) -> str:
+    """How long, in the largest unit of which it is two or more."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _full(directory: Path) -> bool:

@@ -7,6 +7,7 @@ first read, where MQTT and HTTP libraries know only that the connection is gone.
 """
 
 import contextlib
+import re
 import ssl
 from enum import IntEnum
 from pathlib import Path
@@ -17,10 +18,13 @@ from edge.config import TlsFiles
 from ledger.info import Clock
 from vitalseal.errors import UserError
 
+EXPIRED = "expired"
+_NUMBERS = re.compile(r"\[Errno -?[0-9]+\] ?| ?\(_ssl\.c:[0-9]+\)")
+
 # What an alert of the server says of our certificate, by a part of OpenSSL's name for it.
 _REFUSALS = {
     "CERTIFICATE_REVOKED": "revoked",
-    "CERTIFICATE_EXPIRED": "expired",
+    "CERTIFICATE_EXPIRED": EXPIRED,
     "UNKNOWN_CA": "signed by a CA that it does not know",
     "CERTIFICATE_REQUIRED": "missing",
     "CERTIFICATE_UNKNOWN": "no good",
@@ -76,9 +80,20 @@ def clock_state() -> Clock:
     return SystemClock().read().clock
 
 
+def plain(text: str) -> str:
+    """What a library says of a failed connection, without the numbers that mean something to programmers only."""
+    return _NUMBERS.sub("", text)
+
+
 def successor(key: Path) -> Path:
     """Where the key stands that will take over from `key`, until it does."""
     return key.with_name(f"{key.name}.next")
+
+
+def is_refusal(fault: ssl.SSLError) -> bool:
+    """The other side did not believe this device's certificate."""
+    ours = isinstance(fault, ssl.SSLCertVerificationError)
+    return not ours and any(part in (fault.reason or str(fault)) for part in _REFUSALS)
 
 
 def explain(fault: ssl.SSLError, who: str) -> str:
@@ -88,7 +103,9 @@ def explain(fault: ssl.SSLError, who: str) -> str:
     reason = fault.reason or str(fault)
     for part, word in _REFUSALS.items():
         if part in reason:
-            return f"{who} refuses this device's certificate: {word}; `vitalseal edge enroll` gets another"
+            # One that has run out is replaced; any other wants a new key, or nothing would change.
+            again = "" if word == EXPIRED else " --again"
+            return f"{who} refuses this device's certificate: {word}; `vitalseal edge enroll TOKEN{again}` gets another"
     return f"{who} and this device found no common TLS ({reason.replace('_', ' ').lower()})"
 
 

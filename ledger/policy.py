@@ -116,7 +116,8 @@ def verify_quorum(note: Note, policy: Policy) -> tuple[int | None, tuple[str, ..
     logged_by = _satisfied(policy.quorum, times)
     if logged_by is None:
         name = _shown(policy.quorum.name)
-        raise VerificationError(f"quorum {name} is not reached: {len(times)} witnesses cosigned")
+        plural = "" if len(times) == 1 else "es"
+        raise VerificationError(f"quorum {name} is not reached: {len(times)} witness{plural} cosigned")
     return logged_by, witnesses
 
 

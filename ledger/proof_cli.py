@@ -117,16 +117,28 @@ def _made(args: argparse.Namespace) -> Iterator[tuple[str, ProofFile]]:
             key, epoch = _key(args.device, "--device", prover), args.epoch or 0
             file = prover.range(key, epoch, args.first, args.last, disclose=args.disclose)
             yield f"range-{key.hex()[:16]}-{epoch}-{args.first}-{args.last}", file
+        elif args.ref is not None:
+            index, leaf = divmod(args.ref, LEAVES_PER_BATCH)
+            yield f"{index}-{leaf}", _of_ref(args.ref, prover)
         else:
             index = _index(args, log, prover)
-            leaf = args.ref % LEAVES_PER_BATCH if args.ref is not None else args.leaf
-            for number in prover.leaves(index) if leaf is None else [leaf]:
+            for number in prover.leaves(index) if args.leaf is None else [args.leaf]:
                 yield f"{index}-{number}", prover.leaf(index, number)
 
 
+def _of_ref(ref: int, prover: Prover) -> ProofFile:
+    """The proof of the reading with that ref; what is wrong is said of the ref, which is all that was asked for."""
+    index, leaf = divmod(ref, LEAVES_PER_BATCH)
+    meaning = f"--ref {ref}, which is leaf {leaf} of entry {index} (ref = entry x {LEAVES_PER_BATCH} + leaf)"
+    try:
+        return prover.leaf(index, leaf)
+    except MalformedError as error:
+        raise MalformedError(f"{meaning}: {error}") from None
+    except VerificationError as error:
+        raise VerificationError(f"{meaning}: {error}") from None
+
+
 def _index(args: argparse.Namespace, log: LocalReader, prover: Prover) -> int:
-    if args.ref is not None:
-        return int(args.ref) // LEAVES_PER_BATCH
     if args.index is not None:
         return int(args.index)
     key, epoch = _key(args.device, "--device", prover), args.epoch or 0

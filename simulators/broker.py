@@ -78,7 +78,7 @@ def choose(choice: Choice) -> Kind:
             raise UserError("mosquitto is neither on the PATH nor in /usr/sbin")
         return "mosquitto"
     if find_spec("amqtt") is None:
-        raise UserError("no MQTT broker: install one with  pip install 'vitalseal[all]'  or put mosquitto on the PATH")
+        raise UserError("no MQTT broker: in vitalseal's clone, type  pip install '.[all]', or install mosquitto")
     return "amqtt"
 
 

@@ -106,5 +106,9 @@ def _import(module: str, command: str, extra: str | None) -> ModuleType:
     """The room's command module; raises UserError if a library of its extra is not installed."""
     for library in LIBRARIES.get(extra or "", ()):
         if importlib.util.find_spec(library) is None:
-            raise UserError(f"`vitalseal {command}` needs {library}: install it with  pip install 'vitalseal[{extra}]'")
+            # Not by the package's name: it is on no index, and whoever takes the name there is a stranger.
+            raise UserError(
+                f"`vitalseal {command}` needs {library}: "
+                f"in vitalseal's clone, type  pip install '.[{extra}]'"
+            )
     return importlib.import_module(module)

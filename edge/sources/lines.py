@@ -17,11 +17,13 @@ named once per kind of fault in the log (never with its content), and does not s
 that has no newline yet waits for it; at the end of a file to which nothing more can come (it was replaced, or
 `follow` is false) it is a line like any other.
 
-Where we are = inode, byte offset and a hash of the bytes just before it (file systems hand the inode of a deleted file
-to the next one). A file that is renamed and made anew is read to its end, then the new one from its beginning; so
-rotate by renaming, and keep the old file until we have read it: what was still unread in a file that was moved
-while the agent was down is not found again. A file that shrank is read from its beginning, and so is one that, when
-it is opened, holds other bytes before our place than we had read there.
+Where we are = byte offset and a hash of the bytes just before it. A file is the one that we know by these bytes,
+whatever its inode: it may be copied, restored from an archive, or replaced by an editor, and goes on where it was read.
+(The inode only tells while we run that another file has come; a deleted file's is used again.) A file that
+is renamed and made anew is read to its end, then the new one from its beginning; so rotate by renaming, and keep the
+old file until we have read it: what was still unread in a file that was moved while the agent was down is not found
+again. A file that holds other bytes before our place than we had read there, or is shorter, is a new one and read from
+its beginning.
 """
 
 import asyncio
@@ -31,7 +33,7 @@ import logging
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -116,11 +118,14 @@ class _Position:
 class LinesSource:
     """See the module."""
 
+    replays = True
+
     def __init__(self, *, name: str, source_id: bytes, options: Mapping[str, Any], directory: Path) -> None:
         self.name = name
         self.source_id = source_id
         self._options = read_options(options, LinesOptions, name=name, directory=directory)
         self.description = self._options.description
+        self.trouble = ""
         self._named: set[str] = set()
 
     async def readings(self, cursor: bytes | None) -> AsyncIterator[Chunk]:
@@ -158,17 +163,20 @@ class LinesSource:
 
     def _open(self) -> BinaryIO | None:
         try:
-            return self._options.path.open("rb")
+            file = self._options.path.open("rb")
         except FileNotFoundError:
+            self.trouble = f"{self._options.path} is not there; it is waited for"
             self._name_once("the file is not there yet; it is waited for")
             return None
+        self.trouble = ""
+        return file
 
     def _start(self, file: BinaryIO, position: _Position | None) -> _Position:
         """Where to begin in a file that was just opened."""
         status = os.fstat(file.fileno())
-        if position is not None:
-            if position.inode == status.st_ino and position.mark == _mark(file, position.offset):
-                return position
+        if position is not None and position.offset:
+            if status.st_size >= position.offset and position.mark == _mark(file, position.offset):
+                return replace(position, inode=status.st_ino)
             _log.warning("source %s: %s is another file than before; read from its beginning", self.name, file.name)
         return _Position(status.st_ino, 0, _mark(file, 0))
 
@@ -177,7 +185,9 @@ class LinesSource:
         try:
             status = self._options.path.stat()
         except FileNotFoundError:
+            self.trouble = f"{self._options.path} is not there any more; it is waited for"
             return False  # renamed, and the new one not made yet
+        self.trouble = ""
         return status.st_ino != position.inode or status.st_size < position.offset
 
     def _read(self, file: BinaryIO, position: _Position, *, ended: bool) -> tuple[Chunk | None, _Position]:
@@ -242,11 +252,16 @@ def parse_line(line: bytes) -> Measured:
         )
     except (ValueError, RecursionError):
         raise _Refused("a line is not JSON") from None
-    if not isinstance(item, dict) or not item.keys() <= _KEYS:
-        raise _Refused("a line is not an object with the known keys")
+    if not isinstance(item, dict):
+        raise _Refused("a line is not a JSON object")
+    if not item.keys() <= _KEYS:
+        # Never which one: nobody knows what is in it.
+        raise _Refused(f"a line has an unknown key; known are {', '.join(sorted(_KEYS))}")
+    if missing := [key for key in ("kind", "time") if key not in item]:
+        raise _Refused(f"the key {missing[0]} is missing")
     kind = BY_NAME.get(item["kind"]) if isinstance(item.get("kind"), str) else None
     if kind is None or kind.waveform:
-        raise _Refused("a kind is missing, unknown or a waveform")
+        raise _Refused("a kind is unknown or a waveform")
     value = _value(item)
     quality = _quality(item.get("quality", []))
     low, high = kind.plausible

@@ -69,7 +69,7 @@ def open_url(url: str, patience: Patience = Patience()) -> "HttpLog":
         import urllib3
     except ModuleNotFoundError:
         raise FetchError(
-            f"{url}: a log behind a URL needs urllib3: install it with  pip install 'vitalseal[witness]'"
+            f"{url}: a log behind a URL needs urllib3: in vitalseal's clone, type  pip install '.[witness]'"
         ) from None
     if not _is_log_url(url):
         raise FetchError(f"{url[:200]!r}: is not the URL of a log, http(s)://HOST[:PORT][/PATH]")

@@ -39,7 +39,7 @@ def _serve(args: argparse.Namespace) -> int:
         from ledger.service.serve import make_app
     except ModuleNotFoundError as error:
         return fail(
-            f"`vitalseal ledger serve` needs {error.name}: install it with  pip install 'vitalseal[witness]'", WRONG
+            f"`vitalseal ledger serve` needs {error.name}: in vitalseal's clone, type  pip install '.[witness]'", WRONG
         )
 
     def ready(url: str) -> None:

@@ -162,7 +162,7 @@ def _run(args: argparse.Namespace) -> int:
         from ledger.service.witness_app import beat, make_app
     except ModuleNotFoundError as error:
         return fail(
-            f"`vitalseal ledger witness run` needs {error.name}: install it with  pip install 'vitalseal[witness]'",
+            f"`vitalseal ledger witness run` needs {error.name}: in vitalseal's clone, type  pip install '.[witness]'",
             WRONG,
         )
     args.set_up_log()

@@ -128,6 +128,6 @@ def _scenarios() -> Mapping[str, Scenario]:
         from simulators.faults.table import SCENARIOS
     except ModuleNotFoundError as error:
         raise UserError(
-            f"`vitalseal simulate faults` needs {error.name}: install it with  pip install 'vitalseal[all]'"
+            f"`vitalseal simulate faults` needs {error.name}: in vitalseal's clone, type  pip install '.[all]'"
         ) from None
     return SCENARIOS

@@ -35,6 +35,7 @@ class Office:
         self.ahead = timedelta(0)
         self.told = 0
         self.answer = None  # what telling the broker comes to
+        self.asked, self.sight = [], None  # by which probes it was asked, and what that comes to
         self.pause = threading.Lock()  # who holds it has stopped the aggregator
         self._ends = ExitStack()
 
@@ -58,7 +59,7 @@ class Office:
 
     def new_upkeep(self):
         """As after a restart of the desk."""
-        return Upkeep(self.data, Authority(self.data), self.records, self.keys, self._tell, self.now)
+        return Upkeep(self.data, Authority(self.data), self.records, self.keys, self._tell, self._see, self.now)
 
     def now(self):
         """The office's time."""
@@ -108,6 +109,10 @@ class Office:
     def _tell(self):
         self.told += 1
         return self.answer
+
+    def _see(self, probe):
+        self.asked.append(probe)
+        return self.sight
 
     def _take(self):
         """As the running aggregator's publisher."""

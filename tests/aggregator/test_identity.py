@@ -72,12 +72,18 @@ def test_device_from_token_to_revocation_and_back(place):
         until(lambda: heard(Stored), "stored")
 
         assert command(directory, "token", "wrist-1")[0] == 2
+        assert command(directory, "token", "wrist-7")[0] == 0
+        assert command(directory, "token", "--list")[1].startswith("wrist-7  good until 2")
+        assert "signs nobody in" in command(directory, "token", "--withdraw", "wrist-7")[1]
+        assert command(directory, "token", "--list")[1] == "no token is open\n"
+        assert command(directory, "token", "--withdraw", "wrist-7")[0] == 2
         code, said, _ = command(directory, "revoke", "wrist-1", "--reason", "compromised")
         assert (code, said.count("wrote")) == (0, 1)
         # The connection stands, and nothing comes of it any more.
         until(lambda: client.publish(batch, gateway.device.batch()) == "Not authorized", "a refusal")
         assert client.connected
     assert read_broker_state(data).untold is None
+    until(lambda: read_broker_state(data).unseen is None, "the sight of a broker that goes by its lists")
     with Client(broker.port, gateway.context()) as client:
         until(lambda: "gone" in client.said, "the end of a new connection")
     assert gateway.renew()[0] == 403

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from cryptography import x509
 from aggregator import mosquitto
 from aggregator.authority import Authority, create_authority
 from aggregator.certificates import key_pem, make_key, pem
+from aggregator.config import BrokerConfig
+from aggregator.probe import OLD_LISTS, ask
 from ledger.envelope import MAX_ENVELOPE
 from tests.brokers import free_port
 from vitalseal import topics
@@ -190,6 +193,21 @@ def test_revocation_ends_what_a_standing_session_can_do(place, aggregator):
         heard(device, b"receipt")
         assert [payload for _, payload in device.messages] == [b"receipt"]
     assert b"after both" not in [payload for _, payload in aggregator.messages]
+
+
+def test_broker_is_seen_to_go_by_its_present_lists(place):
+    """Not while it has read older ones only, whatever it was told; and not when it is not there."""
+    now = datetime.now(UTC)
+    files = (place.folder / name for name in ("ca.crt", "aggregator.crt", "aggregator.key"))
+    config = BrokerConfig("127.0.0.1", place.port, "5", "any", *files)
+    probe = place.authority.probe(now)
+    assert ask(config, probe) == OLD_LISTS
+    place.authority.keep_lists((), [(probe.serial, now)], now)
+    assert ask(config, probe) == OLD_LISTS
+    place.tell()
+    until(lambda: ask(config, probe) is None, "the refusal")
+    assert ask(config, place.authority.probe(now)) == OLD_LISTS
+    assert ask(replace(config, port=free_port()), probe) == "it cannot be asked: Connection refused"
 
 
 def test_list_that_is_reissued_at_once_is_believed(place):

@@ -1,5 +1,6 @@
 """What devices declare, and what they do wrong, is known by device, whatever was killed when, and in plain words."""
 
+import dataclasses
 import json
 import re
 import sqlite3
@@ -13,7 +14,7 @@ from aggregator.config import AggregatorConfig
 from aggregator.faults import CLOCK_AHEAD, CLOCK_BEHIND, Clocks
 from aggregator.notices import Notices, activity, describe, faults, notices
 from aggregator.registry import Registry
-from aggregator.status import glance, read_status
+from aggregator.status import glance, read_status, write_status
 from ledger.batch import Notice, NoticeKind
 from ledger.info import BatchInfo, Clock
 from ledger.receipt import Reason, Stored
@@ -299,3 +300,20 @@ def test_device_was_heard_when_its_own_batch_was_published(hands, device, other)
     found = activity(hands.service._registry)
     assert found[device.key_id].heard_ns == first.recorded_at_ns
     assert found[other.key_id].heard_ns > first.recorded_at_ns
+
+
+def test_status_says_why_it_is_not_connected_and_who_is_not_known(hands, data, tmp_path, capsys):
+    """The names on whose topics batches by unknown keys came are told, and they are not without bound."""
+    for device in (Device(f"bed-{number}", number) for number in range(10, 31)):
+        hands.take(device, device.batch())
+    look = hands.service._publisher.status(hands.service._intake, hands.service._ingest)
+    assert look.strangers == [f"bed-{number}" for number in range(10, 26)]
+    assert (look.devices_enrolled, look.broker_fault) == (2, "not connected yet")
+    changes = {"broker_fault": "did not answer", "broker_contested": True, "strangers": ["bed-10"]}
+    write_status(data, dataclasses.replace(look, **changes))
+    config = tmp_path / "status.toml"
+    config.write_text(f'data = "{data}"\n')
+    assert main(["aggregator", "status", "--config", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert "NOT CONNECTED: did not answer; it ends our connection again and again" in said
+    assert "unknown_key 21 (as bed-10: not enrolled here" in said

@@ -17,6 +17,7 @@ def config(vitalseal, tmp_path):
     done = vitalseal("aggregator", "init", "--config", path, "--data", tmp_path / "data", "--origin", "a.example/log")
     assert (done.code, done.err) == (0, "")
     assert "vitalseal aggregator run" in done.out
+    assert "NOBODY WITNESSES this log" in done.out
     return path
 
 
@@ -87,6 +88,7 @@ def test_run_without_a_broker_waits_and_stops_cleanly(config, tmp_path, vitalsea
     done = vitalseal("aggregator", "status", "--config", config)
     assert done.code == 0
     assert "NOT RUNNING" in done.out
+    assert "NONE: nobody but its operator vouches" in done.out
 
 
 def test_run_twice_is_refused(config, tmp_path):

@@ -204,6 +204,7 @@ def test_proof_of_a_whole_batch_is_a_file_a_reading(vitalseal, log, tmp_path):
         (["--device", "ab"], 2, "--seq"),
         (["--device", "zz", "--seq", "0"], 2, "0 enrolled keys"),
         (["--ref", "-5"], 1, "entry -1 is not on the log"),
+        (["--ref", "999"], 2, "--ref 999, which is leaf 999 of entry 0 (ref = entry x 4096 + leaf): entry 0 is not a"),
         (["--ref", "8193", "--leaf", "1"], 2, "leave --leaf out"),
         (["--index", "2", "--leaf", "1", "--seq", "0"], 2, "go with --device"),
         (["--device", "", "--seq", "0"], 2, "0 enrolled keys"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vitalseal.cli import COMMANDS
+from vitalseal.cli import COMMANDS, LIBRARIES
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "commands.md"
 
@@ -104,6 +104,17 @@ def test_wrong_configuration_is_one_line_and_exit_2(vitalseal, tmp_path, room, t
     assert len(done.err.splitlines()) == 1
     assert str(config) in done.err
     assert says in done.err
+
+
+def test_missing_library_sends_nobody_to_an_index(vitalseal, monkeypatch):
+    """The package is on none: the hint is the clone, whichever extra is missing."""
+    monkeypatch.setitem(LIBRARIES, "aggregator", ("no_such_library",))
+    done = vitalseal("aggregator", "status")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "vitalseal: `vitalseal aggregator` needs no_such_library: "
+        "in vitalseal's clone, type  pip install '.[aggregator]'\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["verify", "ledger"])

@@ -12,6 +12,7 @@ from aggregator.admission import Admission
 from aggregator.decisions import Admitted
 from aggregator.enrolment import FOLDER, Keys
 from aggregator.registry import Registry
+from ledger.batch import Notice, NoticeKind
 from ledger.entry import Closing, KeyStateEntry, Opening, parse_entry
 from ledger.events import Revocation
 from ledger.note import ED25519_COSIGNATURE, NoteSigner, parse_note
@@ -65,7 +66,8 @@ def sound(log):
     ("words", "until", "reason"),
     [
         ([], (0, 3), 4),
-        (["--from", "1", "--reason", "compromised"], (0, 1), 1),
+        (["--from", "1", "--reason", "compromised", "--yes"], (0, 1), 1),
+        (["--from", "0/2", "--yes"], (0, 2), 4),
         (["--from", "3", "--reason", "out of service"], (0, 3), 3),
     ],
 )
@@ -92,10 +94,12 @@ def test_revoke_is_taken_by_the_running_aggregator(vitalseal, log, words, until,
     ("words", "says"),
     [
         (["zz"], "0 enrolled keys begin so"),
-        ([""], "0 enrolled keys begin so"),
-        (["e1", "--from", "-1"], "two numbers from 0"),
-        (["e1", "--from", str(2**63)], "two numbers from 0"),
-        (["e1", "--from", "0", "--epoch", str(2**32)], "two numbers from 0"),
+        ([""], "the name of a device or the beginning of a key id is wanted"),
+        (["e1", "--from=-1"], "numbers from 0"),
+        (["e1", "--from", str(2**63)], "numbers from 0"),
+        (["e1", "--from", f"{2**32}/0"], "numbers from 0"),
+        (["e1", "--from", "1/2/3"], "numbers from 0"),
+        (["e1", "--from", "1", "--reason", "compromised"], "2 batches with 6 readings that are on the log would be"),
         (["e1", "--reason", "whim"], "invalid choice"),
         ([], "KEYID"),
     ],
@@ -269,7 +273,7 @@ def test_init_refuses_witnesses_that_are_no_quorum(vitalseal, tmp_path, witnesse
     assert not data.exists()
 
 
-@pytest.mark.parametrize("words", [["--from", "4"], ["--epoch", "2", "--from", "0"]])
+@pytest.mark.parametrize("words", [["--from", "4"], ["--from", "2/0", "--yes"]])
 def test_revoke_from_a_place_that_is_not_reached_is_one_line(vitalseal, log, words):
     """A slip of the finger that would leave a stolen key good is refused, and nothing is left for the aggregator."""
     done = vitalseal("aggregator", "revoke", "--config", log.config, log.device.key_id.hex(), *words)
@@ -278,9 +282,31 @@ def test_revoke_from_a_place_that_is_not_reached_is_one_line(vitalseal, log, wor
     assert list((log.data / FOLDER).glob("*.revoke")) == []
 
 
+def test_sequence_number_alone_is_of_the_present_epoch(vitalseal, log):
+    """After a recovery a number without an epoch takes back nothing of the epoch before; `devices` shows the place."""
+    log.device.epoch, log.device.seq, log.device.previous = 1, 0, None
+    with running(log) as one:
+        for count, notice in ((0, Notice(NoticeKind.OUTBOX_LOST)), (3, None)):
+            decision = one.admission.admit("wrist-1", log.device.batch(count, notice=notice))
+            one.writer.append([decision.submission])
+    call = ("aggregator", "revoke", "--config", log.config, "wrist-1", "--from")
+    assert "the next place of this key is epoch 1 seq 2" in vitalseal(*call, "3").err
+    refused = vitalseal(*call, "1")
+    assert "from epoch 1 seq 1 on: 1 batches with 3 readings" in refused.err
+    # All of the epoch before goes with what follows it.
+    assert "from epoch 0 seq 2 on: 3 batches with 6 readings" in vitalseal(*call, "0/2").err
+    assert list((log.data / FOLDER).glob("*.revoke")) == []
+    done = vitalseal(*call, "1", "--yes")
+    assert (done.code, done.err) == (0, "")
+    assert "1 batches with 3 readings that are on the log are good no more" in done.out
+    with running(log) as one:
+        assert one.keys.record(log.device.key_id).until == (1, 1)
+    assert ", good before epoch 1 seq 1" in vitalseal("aggregator", "devices", "--config", log.config).out
+
+
 def test_revoke_does_not_replace_what_waits(vitalseal, log):
     """The second of two revocations says that there is a first."""
     assert vitalseal("aggregator", "revoke", "--config", log.config, log.device.key_id.hex()).code == 0
-    again = vitalseal("aggregator", "revoke", "--config", log.config, log.device.key_id.hex(), "--from", "1")
+    again = vitalseal("aggregator", "revoke", "--config", log.config, log.device.key_id.hex(), "--from", "3")
     assert (again.code, len(again.err.splitlines())) == (2, 1)
     assert "waits there" in again.err

@@ -1,97 +1,125 @@
-"""docs/backup.md, as whoever runs a log would type it, on a log that is written meanwhile."""
+"""docs/backup.md, typed on the machine of docs/aggregator.md, which `world` describes, by whoever runs a log there.
 
-import dataclasses
+The broker runs as whoever runs the test, so `--broker-group` is left out.
+"""
+
 import re
-import shlex
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from aggregator.config import BrokerConfig
-from aggregator.relocation import format_config
+from aggregator.config import AggregatorConfig
+from aggregator.lifecycle import open_log
+from ledger.writer.keybook import KeyBook
 from tests.aggregator.devices import Device
-from tests.aggregator.estate import ORIGIN, Estate
+from tests.aggregator.estate import Running
+from tests.brokers import free_port
+from tests.docs.world import World, commands
+from vitalseal import config as configuration
 
-PAGE = Path(__file__).parents[2] / "docs" / "backup.md"
+DOCS = Path(__file__).parents[2] / "docs"
+ORIGIN = "clinic.example/vitalseal"
 PATIENCE_S = 30
-
-
-def commands():
-    """Every line of every shell block."""
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines()]
+BATCHES = 5
+# What a command says, in the order in which the page comes to it. The aggregator itself may add an entry meanwhile.
+SAYS = [
+    ("backup --verify", "checkpoint of size [78]"),
+    ("fsck", f"{BATCHES} batches"),
+    ("aggregator restore", f"{ORIGIN} is at size 1[23] again, [56] entries of it from the log"),
+    ("aggregator status", "broker connected"),
+    ("/frozen.toml", "FROZEN at size [78]"),
+    ("aggregator succeed", f"{ORIGIN} was last seen at size [78]"),
+]
 
 
 @contextmanager
-def running(words, directory):
-    """A program in the background, which does not outlive the test."""
-    with subprocess.Popen(words, cwd=directory, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def writing(config):
+    """The log of `config` is open, and nobody else's."""
+    settings = configuration.load(config, AggregatorConfig)
+    with open_log(settings) as log:
+        yield Running(settings.data, log.storage, log.writer, KeyBook(log.writer, log.storage, time.monotonic))
 
 
-@pytest.fixture
-def opened():
-    with ExitStack() as opened:
-        yield opened
-
-
-@pytest.fixture
-def estate(tmp_path, mosquitto, opened):
-    """An aggregator's directory, without witnesses, with one device and some of its batches."""
-    estate = Estate(tmp_path, opened, names=())
-    estate.settings = dataclasses.replace(estate.settings, broker=BrokerConfig(mosquitto.host, mosquitto.port))
-    estate.config.write_text(format_config(estate.settings))
-    estate.device = Device("wrist-1", 1, ORIGIN)
-    (tmp_path / "backups").mkdir()
-    with estate.writing() as log:
-        log.enrol(estate.device)
-    grow(estate)
-    return estate
-
-
-def grow(estate):
-    with estate.writing() as log:
-        log.log(*[estate.device.batch() for _ in range(5)])
+def grow(config, device):
+    """There are some batches more on the log, which nobody writes."""
+    with writing(config) as log:
+        log.log(*[device.batch() for _ in range(BATCHES)])
         log.publish()
 
 
-def test_backup_page_works_as_it_is_written(estate, tmp_path, opened):
+@pytest.fixture
+def device():
+    return Device("wrist-1", 1, ORIGIN)
+
+
+@pytest.fixture
+def config(world):
+    """The aggregator's configuration on that machine."""
+    return world.directory / "var/lib/vitalseal-aggregator/aggregator.toml"
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A machine with nothing on it."""
+    places = {port: str(free_port()) for port in ("8883", "8884")}
+    places |= {
+        "log.clinic.example": "localhost",
+        " --broker-group mosquitto": "",
+        "/var/backups": f"{tmp_path}/backups",
+    }
+    places[f"{ORIGIN} --host"] = f"{ORIGIN} --broker localhost:{places['8883']} --desk-port {places['8884']} --host"
+    world = World(tmp_path, places)
+    yield world
+    world.end()
+
+
+@pytest.fixture
+def running(world, config, device):
+    """The aggregator and its broker, as docs/aggregator.md starts them, with some batches on the log."""
+    for command in commands(DOCS / "aggregator.md"):
+        done = world.type(command)
+        assert done.returncode == 0, (command, done.stderr, world.logs())
+        if "aggregator init" in command:
+            with writing(config) as log:
+                log.enrol(device)
+            grow(config, device)
+        if "enable --now" in command:
+            break
+
+
+@pytest.mark.usefixtures("running")
+def test_backup_page_works_as_it_is_written(world, config, device):
     """Each command succeeds; the one that freezes says so. After the backup the log goes on, so it is an old one."""
-    said, aggregator = {}, None
-    for line in commands():
-        words = shlex.split(line.removesuffix("&"))
-        if words[0] == "vitalseal":
-            words[:1] = [sys.executable, "-m", "vitalseal"]
-        if line.endswith("&"):
-            aggregator = opened.enter_context(running(words, tmp_path))
-            continue
-        deadline = time.monotonic() + PATIENCE_S
+    expected = list(SAYS)
+    for command in commands(DOCS / "backup.md"):
+        says = expected[0][1] if expected and expected[0][0] in command else None
+        code = 2 if "/frozen --config" in " ".join(command.split()) else 0
+        end = time.monotonic() + PATIENCE_S
         while True:
-            done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-            if done.returncode == 0 or " status " not in line or time.monotonic() > deadline:
+            done = world.type(command)
+            said = " ".join((done.stdout + done.stderr).split())
+            right = done.returncode == code and (says is None or re.search(says, said) is not None)
+            if right or " status " not in command or time.monotonic() > end:
                 break
-        assert done.returncode == (2 if "--data frozen" in line else 0), (line, done.stdout, done.stderr)
-        said[line] = done.stdout + done.stderr
-        if line.startswith("vitalseal aggregator backup --verify"):
-            grow(estate)
-        if " status " in line:
-            aggregator.terminate()
-            assert aggregator.wait(PATIENCE_S) == 0
-    assert f"{ORIGIN} is at size 12 again, 5 entries of it from the log" in "".join(said.values())
-    assert "FROZEN at size 7" in "".join(said.values())
-    assert f"{ORIGIN} was last seen at size 7" in "".join(said.values())
+        assert right, (says, done.returncode, done.stdout, done.stderr, command, world.logs())
+        if says is not None:
+            expected.pop(0)
+        if "systemctl stop vitalseal-aggregator" in command:
+            grow(config, device)  # what came after the backup
+    assert expected == []
+    calls = world.called()
+    assert calls.index("systemctl stop vitalseal-aggregator mosquitto") < calls.index(
+        "systemctl restart mosquitto", calls.index("systemctl stop vitalseal-aggregator mosquitto")
+    )
 
 
 def test_backup_page_names_every_option_of_its_commands():
     """What `--help` lists is on the page, but for the configuration."""
-    text = PAGE.read_text()
+    text = (DOCS / "backup.md").read_text()
     for command in ("backup", "restore", "succeed"):
         done = subprocess.run(
             [sys.executable, "-m", "vitalseal", "aggregator", command, "--help"],

@@ -3,12 +3,20 @@
 The broker runs as whoever runs the test, so `--broker-group` is left out; a checkpoint is published every second.
 """
 
+import contextlib
 import re
 import time
 from pathlib import Path
 
 import pytest
 
+from edge.config import load
+from edge.database import Owner
+from edge.key import load_key
+from edge.outbox import Outbox
+from edge.seal import Sealer
+from ledger.keys import key_id
+from ledger.receipt import Reason
 from tests.brokers import free_port
 from tests.docs.world import World, commands
 
@@ -60,6 +68,16 @@ def world(tmp_path):
     world.end()
 
 
+def outdate(config):
+    """The outbox has been told that the log has another batch in the place of its last one."""
+    signer = load_key(config.key)
+    owner = Owner(config.device, config.origin, key_id(signer.algorithm, signer.public_key), config.key)
+    with contextlib.closing(Outbox(config.outbox_file, owner)) as outbox:
+        at = outbox.next_place()
+        outbox.heartbeat(Sealer(signer, config.origin))
+        outbox.record_reject(at, Reason.EQUIVOCATION, "another header")
+
+
 @pytest.mark.timeout(180)
 def test_pages_work_as_they_are_written(world):
     """Each command succeeds; those in SAYS say what is expected, each of them once, in this order."""
@@ -68,6 +86,8 @@ def test_pages_work_as_they_are_written(world):
         for command in commands(DOCS / f"{page}.md"):
             says = expected[0][1] if expected and expected[0][0] in command else None
             typed = re.sub(r"\bTOKEN\b", token, command)
+            if "edge recover" in command:
+                outdate(load(world.directory / "var/lib/vitalseal-edge/edge.toml"))
             end = time.monotonic() + PATIENCE_S
             while True:
                 done = world.type(typed)

@@ -20,6 +20,7 @@ from ledger.batch import Anchor, Notice, NoticeKind
 from ledger.entry import BatchEntry
 from ledger.envelope import parse_envelope
 from ledger.reading import Reading
+from ledger.receipt import Reason
 from tests.edge.conftest import SOURCE_ID, measured, owner_of
 from tests.edge.standin import ORIGIN, MemoryLog, policy
 from tests.edge.test_outbox import LIMITS, MOMENT, delivery, seal_all
@@ -154,6 +155,10 @@ def test_recovered_outbox_goes_on_in_a_new_epoch(path, owner, sealer, directory)
         outbox.mark_stored([((0, 0), 0)])
         with pytest.raises(UserError, match="another agent"):
             recover(config, owner.key_id)
+    with pytest.raises(UserError, match="has not refused it as outdated"):
+        recover(config, owner.key_id)
+    with contextlib.closing(Outbox(path, owner)) as outbox:
+        outbox.record_reject((0, 1), Reason.EQUIVOCATION, "another header")
     assert recover(config, owner.key_id) == Recovered(1, 20)
     with contextlib.closing(Outbox(path, owner)) as outbox:
         assert outbox.cursor("fed") == b"30"
@@ -294,7 +299,7 @@ INSERT INTO state (one, epoch, next_seq, previous, sealed_to, anchor_size, ancho
     SELECT 1, epoch, next_seq, previous, live_from - 1, anchor_size, anchor_root, checkpoint, lived_s
     FROM new.state, new.chains;
 INSERT INTO sensors SELECT * FROM new.sensors;
-INSERT INTO cursors SELECT * FROM new.cursors;
+INSERT INTO cursors SELECT name, cursor, refused FROM new.cursors;
 INSERT INTO readings SELECT * FROM new.readings;
 INSERT INTO batches SELECT * FROM new.batches;
 DETACH new;
@@ -340,6 +345,21 @@ def test_outbox_of_format_1_whose_key_was_changed_meanwhile(format_1, other, dir
         assert (again.begin_chain(other[1]), again.next_place()) == (20, (0, 0))
         assert dataclasses.astuple(again.standing()) == (5, 20, 0, False)
     assert f"{owner.key_id.hex()} 0\n" in (directory / "edge.key.epoch").read_text()
+
+
+def test_outbox_of_format_2_is_taken_over(owner, path):
+    """What it did not know yet is unknown; all else stays."""
+    with contextlib.closing(Outbox(path, owner)) as outbox:
+        outbox.register(SOURCE_ID, "a test")
+        outbox.accept([delivery(0, 5, cursor=b"5", refused=2)])
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript(
+            "ALTER TABLE state DROP COLUMN reject_ns; ALTER TABLE cursors DROP COLUMN refused_ns;"
+            "DROP TABLE troubles; PRAGMA user_version = 2;"
+        )
+    with contextlib.closing(Outbox(path, owner)) as again, OutboxReader(path) as reader:
+        assert (again.cursor("fed"), reader.refused(), reader.last_refused_ns()) == (b"5", {"fed": 2}, {})
+        assert (reader.troubles(), reader.counts().accepted) == ({}, 5)
 
 
 def test_failed_migration_leaves_format_1(format_1, owner):

@@ -246,8 +246,33 @@ def test_recover_explains_before_it_does_anything(place, capsys):
     assert "add --yes" in capsys.readouterr().err
     with contextlib.closing(Outbox(config.outbox_file, owner)) as outbox:
         assert outbox.next_place() == before == (0, 0)
-    assert main(["edge", "recover", "--yes"]) == 0
+    assert main(["edge", "recover", "--yes"]) == 2
+    assert "has not refused it as outdated" in capsys.readouterr().err
+    assert main(["edge", "recover", "--yes", "--force"]) == 0
     assert "epoch 1 begins" in capsys.readouterr().out
+
+
+def test_status_without_the_key_still_tells_the_rest(place, capsys):
+    """A token that is not plugged in, a key file that is away: a state, and the key's id from the outbox."""
+    init()
+    config = load(place / "edge.toml")
+    config.data.mkdir()
+    key = key_id(1, load_key(config.key).public_key)
+    Outbox(config.outbox_file, Owner(config.device, config.origin, key, config.key)).close()
+    config.key.unlink()
+    report = status(capsys)
+    assert report["key_id"] == key.hex()
+    assert report["states"][0] == f"key: key {config.key}: No such file or directory"
+
+
+@pytest.mark.parametrize("seconds", ["-1", "0", "x", "nan", "1e9"])
+def test_rotate_waits_for_a_time_that_makes_sense(place, capsys, seconds):
+    """And begins nothing otherwise."""
+    init()
+    with pytest.raises(SystemExit) as caught:
+        main(["edge", "rotate", "--wait", seconds])
+    assert caught.value.code == 2
+    assert "is not from 1 to 86400 seconds" in capsys.readouterr().err
 
 
 def test_recover_without_an_outbox_says_that_none_is_needed(place, capsys):
@@ -275,7 +300,7 @@ def test_status_says_when_the_certificate_ends(place, capsys):
     ends = validity(config.broker.tls.certificate).ends
     assert status(capsys)["certificate_ends_s"] == ends
     assert main(["edge", "status"]) == 0
-    assert "certificate    ends in " in capsys.readouterr().out
+    assert "certificate    ends on 20" in capsys.readouterr().out
 
 
 def test_help_says_what_each_argument_is_for(capsys):

@@ -106,3 +106,33 @@ async def test_chunks_without_readings_fill_the_queue_too(monkeypatch):
     task.cancel()
     await asyncio.wait({task})
     assert given < 100
+
+
+async def test_source_that_fails_is_a_trouble_until_it_gives_something():
+    """In words that hold no reading; and a source may say so itself."""
+    found = []
+
+    class Failing(Radio):
+        tries = 0
+
+        async def readings(self, cursor):
+            found.append(self.collector.troubles())
+            self.tries += 1
+            if self.tries == 1:
+                raise PermissionError(13, "Permission denied", "wrist.ndjson")
+            async for chunk in super().readings(cursor):
+                found.append(self.collector.troubles())
+                yield chunk
+
+    async def accept(_deliveries):
+        pass
+
+    source = Failing(2)
+    source.collector = collector(source, accept)
+    async with asyncio.timeout(10):
+        await source.collector.run()
+    failed = {source.name: "wrist.ndjson: Permission denied"}
+    assert found[:3] == [{}, failed, failed]
+    assert source.collector.troubles() == {}
+    source.trouble = "out of reach"
+    assert source.collector.troubles() == {source.name: "out of reach"}

@@ -11,13 +11,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from edge import enroll as enrolling
 from edge import files, identity
 from edge.config import load
-from edge.database import lock
+from edge.database import Owner, lock
 from edge.enroll import Wanted, enroll
 from edge.key import load_key
+from edge.outbox import Outbox
+from edge.seal import Sealer
 from edge.setup import SourceSpec
 from edge.token import parse_token
 from ledger.keys import key_id
 from ledger.note import NoteSigner
+from ledger.receipt import Reason
 from tests.brokers import HOST, free_port
 from tests.edge.desk import Desk
 from tests.edge.pki import HOUR, Authority, write_identity
@@ -207,6 +210,39 @@ def test_finished_gateway_says_so(desk, place, capsys):
     assert ({path: path.read_bytes() for path in place.iterdir()}, desk.calls) == (before, [])
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (
+            lambda outbox: outbox.record_reject((0, 0), Reason.ENDED_KEY, "revoked"),
+            "takes nothing of this gateway's key",
+        ),
+        (lambda outbox: outbox.record_reject((0, 0), Reason.UNKNOWN_KEY, ""), "unknown key; to enrol it"),
+        (
+            lambda outbox: outbox.record_connection("refused", "the broker refuses this: revoked; x"),
+            "refuses this: revoked",
+        ),
+    ],
+)
+def test_gateway_whose_key_is_refused_is_told_to_enrol_again(desk, place, capsys, told, said):
+    """Success would send it back to where it came from."""
+    assert main(["edge", "enroll", desk.token()]) == 0
+    config = load(place / "edge.toml")
+    config.data.mkdir()
+    signer = load_key(config.key)
+    owner = Owner(config.device, config.origin, key_id(1, signer.public_key), config.key)
+    with contextlib.closing(Outbox(config.outbox_file, owner)) as outbox:
+        outbox.heartbeat(Sealer(signer, ORIGIN))
+        told(outbox)
+    assert main(["edge", "enroll", desk.token()]) == 2
+    found = capsys.readouterr().err
+    assert said in found
+    assert "add --again" in found
+    desk.used_by = None
+    assert main(["edge", "enroll", desk.token(), "--again"]) == 0
+    assert main(["edge", "enroll", desk.token()]) == 0  # what was said was said of the old key
+
+
 def test_ended_certificate_is_replaced_and_the_signing_key_stays(desk, place):
     """A gateway that was away longer than its certificate lived needs a token, and no new key."""
     desk.validity = {"begins": -2 * HOUR, "ends": -HOUR}
@@ -290,7 +326,10 @@ def test_again_waits_for_the_agent_to_be_stopped(desk, place):
     ("change", "fault"),
     [
         (lambda desk, _: setattr(desk, "refuse", (409, "the token was used by another key")), "used by another key"),
-        (lambda desk, _: setattr(desk, "refuse", (410, "the token has expired")), "has expired"),
+        (
+            lambda desk, _: setattr(desk, "refuse", (410, "the token has expired")),
+            "has expired (the keys made here are kept",
+        ),
         (lambda desk, _: setattr(desk, "refuse", (403, "no\nsuch\x1b token")), "no?such? token"),
         (lambda desk, _: setattr(desk, "busy", 9), "does not take it in"),
         (lambda desk, _: setattr(desk, "origin", "other.example/log"), "names no log"),
@@ -333,7 +372,7 @@ def test_token_of_another_device_is_refused(desk, place, capsys):
 def test_nobody_at_the_desk_is_one_line(place, capsys, desk):
     """Refused at once, and nothing is left behind."""
     token = parse_token(desk.token())
-    with pytest.raises(UserError, match=f"desk {HOST}:"):
+    with pytest.raises(UserError, match=f"desk {HOST}:[0-9]+: Connection refused$"):
         enroll(place / "edge.toml", type(token)(HOST, free_port(), bytes(32), "dev-1", bytes(16)), Wanted())
     assert names(place) == []
 

@@ -294,6 +294,56 @@ async def test_last_line_of_a_replaced_file_is_read(tmp_path):
     await chunks.aclose()
 
 
+async def test_copied_file_goes_on_where_it_was_read(tmp_path, caplog):
+    """Another inode and the same bytes: an archive was unpacked, or an editor put a new file in its place."""
+    write(tmp_path, line(61), line(62))
+    _, cursor, _ = await collect(make(tmp_path))
+    path = tmp_path / "in.ndjson"
+    (tmp_path / "copy").write_bytes(path.read_bytes() + line(63))
+    (tmp_path / "copy").rename(path)
+    readings, again, _ = await collect(make(tmp_path), cursor)
+    assert values(readings) == ["63"]
+    assert again.split()[0] == str(path.stat().st_ino).encode() != cursor.split()[0]
+    assert "another file" not in caplog.text
+
+
+async def test_file_exchanged_for_its_copy_while_it_is_followed_goes_on(tmp_path):
+    """`sed -i` on lines behind our place, say."""
+    write(tmp_path, line(61))
+    chunks = make(tmp_path, follow=True).readings(None)
+    async with asyncio.timeout(10):
+        assert values((await anext(chunks)).readings) == ["61"]
+        (tmp_path / "copy").write_bytes(line(61) + line(62))
+        (tmp_path / "copy").rename(tmp_path / "in.ndjson")
+        assert values((await anext(chunks)).readings) == ["62"]
+    await chunks.aclose()
+
+
+async def test_missing_file_is_a_trouble_until_it_is_there(tmp_path):
+    """Which status names."""
+    source = make(tmp_path)
+    assert source.trouble == ""
+    await collect(source)
+    assert "in.ndjson is not there" in source.trouble
+    write(tmp_path, line(61))
+    await collect(source)
+    assert source.trouble == ""
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (b'{"kind":"heart_rate","value":72}', "the key time is missing"),
+        (b'{"value":72,"time":0}', "the key kind is missing"),
+        (b'{"kind":"heart_rate","value":72,"time":0,"unit":"bpm"}', "an unknown key; known are absent, kind, ordinal"),
+    ],
+)
+def test_refusal_says_what_is_wrong(bad, said):
+    """And never what stood there."""
+    with pytest.raises(_Refused, match=said):
+        parse_line(bad)
+
+
 async def test_new_file_with_an_old_inode_is_read_from_its_beginning(tmp_path, caplog):
     """File systems hand out the inode of a deleted file again; the bytes before our place tell the two apart.
 

@@ -162,8 +162,9 @@ async def test_refused_device_is_told_why(site, version, why):
     await site.start(f"tls_version {version}", crl=True)
     for _ in range(10):
         link, served = await once(site)
-        assert (served, link.state) == (False, "tls")
+        assert (served, link.state) == (False, "refused")
         assert link.why.startswith(f"the broker refuses this device's certificate: {why}")
+        assert ("--again" in link.why) == (why != "expired")
 
 
 async def test_files_that_vanish_while_it_runs_are_a_state(site):

@@ -150,7 +150,7 @@ async def test_companion_renews_by_itself_when_it_is_time(desk, directory, caplo
     task.cancel()
     await asyncio.wait({task})
     assert desk.calls == ["/v1/renew"]
-    assert "was renewed: the new one ends in" in caplog.records[-1].getMessage()
+    assert "was renewed: the new one ends on 20" in caplog.records[-1].getMessage()
 
 
 async def test_companion_tries_again_and_says_so_once(desk, directory, caplog, monkeypatch):
@@ -186,5 +186,6 @@ def test_desk_that_is_away_is_one_line(desk, config):
 def test_what_is_left_is_told_to_people():
     """As status and enroll show it."""
     now = time.time()
-    assert identity.ends_in(now + 86400 + 60, now) == "ends in 1 day, 0:01:00"
-    assert identity.ends_in(now - 60, now) == "expired 0:01:00 ago"
+    assert identity.ends_in(86400.0 * 20001, 86400.0 * 19999) == "ends on 2024-10-05, in 2 days"
+    assert identity.ends_in(now + 86400 + 60, now).endswith(", in 24 hours")
+    assert identity.ends_in(now - 60, now).endswith(", 0 hours ago")

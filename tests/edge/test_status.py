@@ -8,6 +8,7 @@ import pytest
 
 from edge import status
 from edge.batcher import LARGEST
+from edge.health import faults
 from edge.outbox import Outbox
 from edge.seal import Sealer
 from edge.status import for_people, make_report, read_report
@@ -66,6 +67,7 @@ def test_report_adds_up_and_is_json(outbox, report, signer):
         (("away", "connection refused"), Clock.SYNCHRONISED, "no broker: connection refused"),
         (("away", ""), Clock.UNKNOWN, "no broker"),
         (("tls", "certificate is not yet valid"), Clock.SYNCHRONISED, "tls refused: certificate is not yet valid"),
+        (("refused", "revoked"), Clock.UNSYNCHRONISED, "refused by the broker: revoked"),
         (("tls", "too early"), Clock.UNSYNCHRONISED, "tls refused, clock not set: too early"),
     ],
 )
@@ -91,6 +93,47 @@ def test_worst_states_come_first(outbox, report, signer):
     assert report(unset).states[0] == "outdated outbox"
     outbox.mark_stored([((0, 0), 0)])
     assert report(unset).states[0].startswith("over budget")
+
+
+def test_batches_refused_for_good_are_said_first_until_they_are_stored(outbox, report, signer):
+    """With the reason; those that come out of order behind them do not hide it, and what is over is no news."""
+    clock = HandClock()
+    sealer = Sealer(signer, ORIGIN)
+    outbox.accept([delivery(0, 20)])
+    outbox.seal_next(LIMITS, sealer)
+    outbox.seal_next(LIMITS, sealer)
+    outbox.record_reject((0, 1), Reason.OUT_OF_ORDER, "early", clock.now.wall_ns)
+    assert report(clock).states == ("no broker",)
+    outbox.record_reject((0, 0), Reason.UNKNOWN_KEY, "not enrolled", clock.now.wall_ns)
+    outbox.record_reject((0, 1), Reason.OUT_OF_ORDER, "early", clock.now.wall_ns)
+    clock.passes(300)
+    assert report(clock).states == ("refused: unknown key", "no broker")
+    assert faults(report(clock))["batches"] == "are refused: unknown key"
+    assert "last reject    5 min ago, batch 0/0: unknown key: not enrolled" in for_people(report(clock))
+    outbox.mark_stored([((0, 0), 0)])
+    assert report(clock).states == ("no broker",)
+    assert "last reject    none" in for_people(report(clock))
+
+
+def test_refused_input_is_a_state_for_a_day(outbox, report):
+    """With how much and how long ago; afterwards it is still counted."""
+    clock = HandClock()
+    outbox.accept([delivery(0, 1, refused=80, moment=clock.read())])
+    clock.passes(600)
+    assert report(clock).states == ("80 pieces of input refused from fed, the last one 10 min ago", "no broker")
+    clock.passes(86400)
+    assert report(clock).states == ("no broker",)
+    assert report(clock).refused_input == {"fed": 80}
+
+
+def test_source_that_gives_nothing_is_a_state(outbox, report):
+    """While the agent runs: another moment's trouble is not told of."""
+    outbox.record_troubles({"wrist": "wrist.ndjson is not there; it is waited for"})
+    assert report().states[0] == "source wrist: wrist.ndjson is not there; it is waited for"
+    assert faults(report())["source"] == "wrist: wrist.ndjson is not there; it is waited for"
+    assert report(running=False).states == ("not running",)
+    outbox.record_troubles({})
+    assert (report().states, faults(report())["source"]) == (("no broker",), None)
 
 
 def test_oldest_unsent_is_the_oldest_wherever_it_waits(outbox, report, signer):

@@ -12,9 +12,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from aggregator.config import AggregatorConfig, BrokerConfig
+from aggregator.config import AggregatorConfig, BrokerConfig, DeskConfig
 from aggregator.health import STALE_AFTER_S, faults, format_metrics, health_server
 from aggregator.status import Status, write_status
+from aggregator.upkeep import FILE, BrokerState
 from edge.health import COUNTERS, GAUGES
 from vitalseal.errors import UserError
 from vitalseal.health import HealthConfig, HealthServer
@@ -136,7 +137,11 @@ def config(tmp_path):
     ("change", "state", "why"),
     [
         ({}, None, None),
-        ({"connected": False}, "broker", "no connection to broker.example:1883"),
+        (
+            {"connected": False, "broker_fault": "did not answer"},
+            "broker",
+            "no connection to broker.example:1883: did not answer",
+        ),
         ({"waiting_for_quorum": 12}, "witnesses", "no quorum: the checkpoint of size 12 waits, and receipts with it"),
         ({"updated_at": NOW - STALE_AFTER_S - 10}, "service", "has said nothing for 70 s"),
     ],
@@ -145,6 +150,16 @@ def test_faults_of_the_aggregator(status, config, change, state, why):
     """Each has its name, and nothing else is wrong."""
     found = faults(dataclasses.replace(status, **change), config, NOW)
     assert {name: text for name, text in found.items() if text} == ({state: why} if state else {})
+
+
+def test_broker_that_does_not_go_by_its_lists_is_a_fault(status, config):
+    """After half a minute, where there is a desk that keeps them."""
+    config = dataclasses.replace(config, desk=DeskConfig("log.example"))
+    state = BrokerState(NOW, NOW + 10**6, NOW + 10**7, 1, unseen="it lets in a certificate", changed_at=NOW - 29)
+    assert faults(status, config, NOW)["lists"] is None
+    (config.data / FILE).write_text(json.dumps(dataclasses.asdict(state)))
+    assert faults(status, config, NOW)["lists"] is None
+    assert "THE BROKER is not known to go by its lists" in faults(status, config, NOW + 1)["lists"]
 
 
 def test_aggregator_serves_what_its_status_says(status, config):

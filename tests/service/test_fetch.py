@@ -445,7 +445,7 @@ def test_without_urllib3(monkeypatch, capsys, data):
     monkeypatch.setitem(sys.modules, "urllib3", None)
     policy = ["--policy", str(data / POLICY)]
     assert main(["ledger", "fsck", "http://example.org/", *policy]) == 2
-    assert "needs urllib3: install it with  pip install 'vitalseal[witness]'" in capsys.readouterr().err
+    assert "needs urllib3: in vitalseal's clone, type  pip install '.[witness]'" in capsys.readouterr().err
     assert main(["ledger", "fsck", str(data / PUBLIC), *policy]) == 0
 
 

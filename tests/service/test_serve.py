@@ -496,7 +496,7 @@ def test_command_without_its_libraries(data, tmp_path, library):
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr == (
-        f"vitalseal: `vitalseal ledger serve` needs {library}: install it with  pip install 'vitalseal[witness]'\n"
+        f"vitalseal: `vitalseal ledger serve` needs {library}: in vitalseal's clone, type  pip install '.[witness]'\n"
     )
 
 

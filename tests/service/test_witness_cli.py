@@ -300,5 +300,5 @@ def test_missing_library_is_named_with_its_extra(data, tmp_path, capsys, monkeyp
     monkeypatch.delitem(sys.modules, "ledger.service.http", raising=False)
     code, _, err = call(capsys, "run", "--data", data, "--logs", known(tmp_path / "logs", Log()))
     assert code == 2
-    assert err.endswith("needs uvicorn: install it with  pip install 'vitalseal[witness]'\n")
+    assert err.endswith("needs uvicorn: in vitalseal's clone, type  pip install '.[witness]'\n")
     assert call(capsys, "status", "--data", data)[0] == 0
