@@ -10,9 +10,7 @@ topics makes good.
 
 import hashlib
 import hmac
-import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +18,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import Certificate, load_der_x509_certificate
 
-from ledger.writer.files import make_private
-from vitalseal.errors import UserError
+from aggregator.private_database import PrivateDatabase
 
 DATABASE = "desk.db"
 
@@ -63,25 +60,11 @@ class Issued:
     revoked_at: datetime | None
 
 
-class DeskRecords:
+class DeskRecords(PrivateDatabase):
     """The desk's database; used by one thread at a time."""
 
     def __init__(self, data: Path) -> None:
-        self._path = data / DATABASE
-        make_private(self._path)
-        self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10, check_same_thread=False)
-        try:
-            with self._told():
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-                self._db.executescript(_SCHEMA)
-        except UserError:
-            self._db.close()
-            raise
-
-    def close(self) -> None:
-        """Releases the database."""
-        self._db.close()
+        super().__init__(data / DATABASE, _SCHEMA)
 
     def add_token(self, device: str, secret: bytes, expires_at: datetime) -> None:
         """From here on this is the one token of `device`; one before it is good no more."""
@@ -174,13 +157,6 @@ class DeskRecords:
         for serial, device, key_id, expires_s, revoked_s in rows:
             revoked_at = None if revoked_s is None else _time(revoked_s)
             yield Issued(int(serial, 16), device, key_id, _time(expires_s), revoked_at)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise UserError(f"{self._path}: {error}") from None
 
 
 def _public_key(certificate: Certificate) -> bytes:

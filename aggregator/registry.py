@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.admission import Key
+from aggregator.private_database import PrivateDatabase
 from ledger import canonical
 from ledger.entry import Commitment, commit_assignment
-from ledger.writer.files import make_private
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import Submission
 from vitalseal.errors import UserError
@@ -68,25 +68,11 @@ class Assignment:
     log_index: int | None
 
 
-class Registry:
+class Registry(PrivateDatabase):
     """The registry database of one aggregator; used by one thread at a time."""
 
     def __init__(self, data: Path) -> None:
-        self._path = data / DATABASE
-        make_private(self._path)
-        self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10, check_same_thread=False)
-        try:
-            with self._told():
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-                self._db.executescript(_SCHEMA)
-        except UserError:
-            self._db.close()
-            raise
-
-    def close(self) -> None:
-        """Releases the database."""
-        self._db.close()
+        super().__init__(data / DATABASE, _SCHEMA)
 
     def add_device(self, key_id: bytes, key: Key) -> None:
         """From here on `key.device` is the name of the enrolled key's holder."""
@@ -178,13 +164,6 @@ class Registry:
         with self._told(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             yield self._db
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise UserError(f"{self._path}: {error}") from None
 
 
 def commit_assignments(registry: Registry, writer: LogWriter) -> None:
