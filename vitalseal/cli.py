@@ -108,7 +108,6 @@ def _import(module: str, command: str, extra: str | None) -> ModuleType:
         if importlib.util.find_spec(library) is None:
             # Not by the package's name: it is on no index, and whoever takes the name there is a stranger.
             raise UserError(
-                f"`vitalseal {command}` needs {library}: "
-                f"in vitalseal's clone, type  pip install '.[{extra}]'"
+                f"`vitalseal {command}` needs {library}: in vitalseal's clone, type  pip install '.[{extra}]'"
             )
     return importlib.import_module(module)
