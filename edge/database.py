@@ -163,6 +163,8 @@ def assemble(db: sqlite3.Connection, chain: int, seq: int) -> SealedBatch | None
 
 
 def _check_format(path: Path, version: int) -> None:
+    if not version:
+        raise OutboxError(f"outbox {path}: an agent is just making it; ask again")
     if 0 < version < schema.FORMAT:
         raise OutboxError(f"outbox {path}: format {version}, of an earlier version; start the agent once")
     if version != schema.FORMAT:
