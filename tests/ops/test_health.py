@@ -201,4 +201,5 @@ def test_rules_are_rules_on_metrics_that_there_are(status):
 def edge_metrics():
     """Names of the agent's metrics."""
     counters = {f"vitalseal_edge_{name}_total" for name, _, _ in COUNTERS}
-    return counters | {f"vitalseal_edge_{name}" for name, _, _ in GAUGES} | {"vitalseal_edge_up"}
+    own = {"vitalseal_edge_up", "vitalseal_edge_refused_input_total"}
+    return counters | own | {f"vitalseal_edge_{name}" for name, _, _ in GAUGES}
