@@ -1,6 +1,7 @@
 """An edge agent for tests: its configuration, key and a source that yields what a test feeds it."""
 
 import asyncio
+import contextlib
 import dataclasses
 import random
 
@@ -11,6 +12,8 @@ from edge.clock import Moment
 from edge.config import BatchingConfig, BrokerConfig, EdgeConfig
 from edge.database import Owner
 from edge.key import create_key, load_key
+from edge.outbox import Outbox
+from edge.seal import Sealer
 from edge.source import Chunk, Measured
 from edge.window import Backoff, Pace
 from ledger.info import Clock
@@ -160,3 +163,24 @@ async def standin(broker, signer):
     """A good aggregator on `broker`."""
     async with StandIn(broker, signer) as standin:
         yield standin
+
+
+@pytest.fixture
+def path(directory):
+    """Where the outbox is."""
+    return directory / "outbox.db"
+
+
+@pytest.fixture
+def outbox(path, owner):
+    """An outbox with a source."""
+    outbox = Outbox(path, owner)
+    outbox.register(SOURCE_ID, "a test")
+    with contextlib.closing(outbox):
+        yield outbox
+
+
+@pytest.fixture
+def sealer(signer):
+    """Seals with the device's key."""
+    return Sealer(signer, ORIGIN)

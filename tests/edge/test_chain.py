@@ -28,24 +28,6 @@ from vitalseal.errors import UserError
 
 
 @pytest.fixture
-def path(directory):
-    return directory / "outbox.db"
-
-
-@pytest.fixture
-def outbox(path, owner):
-    outbox = Outbox(path, owner)
-    outbox.register(SOURCE_ID, "a test")
-    with contextlib.closing(outbox):
-        yield outbox
-
-
-@pytest.fixture
-def sealer(signer):
-    return Sealer(signer, ORIGIN)
-
-
-@pytest.fixture
 def other(directory):
     """A new key, and the owner with it."""
     signer = create_key(directory / "other.key")

@@ -166,6 +166,7 @@ async def test_refused_device_is_told_why(site, version, why):
     heard = [(await once(site)) for _ in range(10)]
     refused = [link for link, _ in heard if link.state == "refused"]
     assert not any(served for _, served in heard)
+    assert {link.state for link, _ in heard} <= {"refused", "away"}
     assert len(refused) > len(heard) // 2
     for link in refused:
         assert link.why.startswith(f"the broker refuses this device's certificate: {why}")

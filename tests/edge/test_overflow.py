@@ -1,6 +1,5 @@
 """A disk budget: what may go, in which order, and that the chain says so; what may not go stays whatever happens."""
 
-import contextlib
 import dataclasses
 import sqlite3
 
@@ -11,33 +10,12 @@ from edge.batcher import LARGEST
 from edge.clock import Moment
 from edge.database import DiskFullError, OutboxError, explained
 from edge.intake import GapReason
-from edge.outbox import Outbox
 from edge.outbox_reader import OutboxReader
-from edge.seal import Sealer
 from ledger.batch import Anchor, Notice, NoticeKind
 from ledger.envelope import parse_envelope
 from ledger.info import Clock
-from tests.edge.conftest import SOURCE_ID, measured
-from tests.edge.standin import ORIGIN
+from tests.edge.conftest import measured
 from tests.edge.test_outbox import delivery
-
-
-@pytest.fixture
-def path(directory):
-    return directory / "outbox.db"
-
-
-@pytest.fixture
-def outbox(path, owner):
-    outbox = Outbox(path, owner)
-    outbox.register(SOURCE_ID, "a test")
-    with contextlib.closing(outbox):
-        yield outbox
-
-
-@pytest.fixture
-def sealer(signer):
-    return Sealer(signer, ORIGIN)
 
 
 def fill(outbox, count, start=0):
