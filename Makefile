@@ -30,7 +30,8 @@ lock: $(READY)  ## rewrite requirements/*.txt from pyproject.toml
 	deploy/lock.sh $(BIN)/uv
 
 servers:  ## the servers that tests run against, from Debian's packages
-	deploy/install-servers.sh mosquitto strace softhsm2-util=softhsm2 faketime systemd-analyze=systemd curl
+	deploy/install-servers.sh mosquitto strace softhsm2-util=softhsm2 faketime systemd-analyze=systemd curl \
+		influxd=influxdb nginx=nginx-light
 
 $(READY): requirements/dev.txt pyproject.toml deploy/make-venv.sh
 	deploy/make-venv.sh $(PYTHON) $(VENV)

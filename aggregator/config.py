@@ -58,6 +58,34 @@ class DeskConfig:
 
 
 @dataclass(frozen=True)
+class InfluxConfig:
+    """Where the readings go, if not into the embedded store: InfluxDB 1.8, 2 or 3."""
+
+    url: str
+    """Where it answers, e.g. "https://influx.clinic.example:8086"; the v2 write API and InfluxQL's /query are used."""
+    bucket: str = "vitalseal"
+    """The bucket (1.x: the database), with unlimited retention."""
+    org: str = ""
+    """The organisation; 1.x and 3 have none."""
+    token_file: Path | None = None
+    """A file whose first line is the token (1.x: user:password), readable by its owner only."""
+    ca: Path | None = None
+    """The CA of its certificate, in PEM, if it is none that this system trusts."""
+    timeout_s: float = 30.0
+    """Seconds that it may take to answer."""
+    gzip: bool = False
+    """Compress what is written: worth it over a slow line only."""
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url: {self.url!r} does not begin with http:// or https://")
+        if not self.bucket:
+            raise ValueError("bucket: is empty")
+        if not 0.1 <= self.timeout_s <= 600:
+            raise ValueError(f"timeout_s: {self.timeout_s} is not from 0.1 to 600 s")
+
+
+@dataclass(frozen=True)
 class AggregatorConfig:
     """One aggregator: one log, one broker."""
 
@@ -71,6 +99,8 @@ class AggregatorConfig:
     """Seconds between checkpoints while many batches arrive; at least 0.1."""
     quiet_interval_s: float = 10.0
     """Seconds between checkpoints while few do: each is kept for ever (docs/storage.md). At least `interval_s`."""
+    influx: InfluxConfig | None = None
+    """The time-series database; none: the embedded store, <data>/readings.db."""
     guard: Path | None = None
     """Where the second copy of the last checkpoint's size and root is; best on another volume (<data>/guard)."""
     receipt_policy: Path | None = None

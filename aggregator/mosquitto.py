@@ -6,6 +6,11 @@
 
 Checked with Mosquitto 2.0.11. There a list of revoked certificates, read again, keeps new connections out and leaves
 the standing ones; the list of topics, read again, binds the standing ones as well. So revoking takes both.
+
+It also must not note when a session ends: reading again, it ends one whose client is away a second time, and notes that
+time twice. The second note outlives the session when its client is back, and the broker dies of what it points to
+(SIGSEGV in `session_expiry__remove`). So neither the configuration nor the aggregator (`mqtt.NEVER`) gives sessions an
+end. Agents have none that outlives their connection.
 """
 
 import os
@@ -72,8 +77,8 @@ max_queued_messages {QUEUED_MESSAGES}
 max_queued_bytes {QUEUED_BYTES}
 # On their way to one client at once; the aggregator acknowledges after its commit, in groups of up to 256.
 max_inflight_messages 256
-# A session that nobody came back to for so long is forgotten. The gateway's outbox keeps its batches.
-persistent_client_expiration 14d
+# Without persistent_client_expiration: with it Mosquitto 2.0.11 crashes some time after it has read its files again
+# while a client with a session, the aggregator for one, was away.
 
 # An envelope of {MAX_ENVELOPE} bytes and some room, so that the aggregator answers what is a little too large.
 # Not max_packet_size, which the broker recommends: that ends a 3.1.1 client's connection at each try, with all that it

@@ -29,7 +29,9 @@ from vitalseal.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-SESSION_EXPIRY_S = 86_400  # how long the broker keeps messages for an aggregator that is away
+# How long the broker keeps our session (MQTT 5, 3.1.2.11.2): a Mosquitto 2.0.11 that has noted an end crashes, see
+# `aggregator.mosquitto`. What waits in it is bounded by the broker, and is sent again by devices anyway.
+NEVER = 0xFFFFFFFF
 KEEPALIVE_S = 30
 ANSWER_WITHIN_S = 3.0  # for the broker to accept a connection
 UNANSWERED = "did not answer"
@@ -177,7 +179,7 @@ class BrokerConnection:
         options: dict[str, Any] = {}
         if self.version == "5":
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
-            properties.SessionExpiryInterval = SESSION_EXPIRY_S
+            properties.SessionExpiryInterval = NEVER
             properties.ReceiveMaximum = RECEIVE_MAXIMUM
             options = {"clean_start": False, "properties": properties}
         self._client = client = self._make_client()

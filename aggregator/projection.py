@@ -27,6 +27,7 @@ from ledger.fsck import CHECKPOINT_PATH
 from ledger.keystate import KeyStates
 from ledger.leaves import Leaf, check_leaves
 from ledger.note import parse_note
+from ledger.reading import Reading
 from ledger.tiles import TileReader
 from ledger.writer.keybook import read_states
 from ledger.writer.payload import parse_payload
@@ -130,6 +131,12 @@ class Projection:
             raise StorageError(f"entry {index}: its key {header.key_id.hex()} is not enrolled")
         # A key that the registry does not name any more is shown by its id.
         device = self._devices.get(header.key_id, header.key_id.hex()[:16])
+        readings = [
+            StoredReading(index * LEAVES_PER_BATCH + leaf_index, device, leaf.body, leaf.salt)
+            for leaf_index, leaf in enumerate(leaves)
+            if leaf_index and isinstance(leaf, Leaf)
+        ]
+        times = [Reading.decode(reading.body).sensor_time_ns for reading in readings]
         batch = StoredBatch(
             index,
             device,
@@ -139,13 +146,10 @@ class Projection:
             tuple(check_leaves(header, leaves)),
             tuple(tree.reader.prove_inclusion(index)),
             tree.note,
+            (min(times), max(times)) if times else None,
         )
         portion.batches.append(batch)
-        portion.readings += [
-            StoredReading(index * LEAVES_PER_BATCH + leaf_index, device, leaf.body, leaf.salt)
-            for leaf_index, leaf in enumerate(leaves)
-            if leaf_index and isinstance(leaf, Leaf)
-        ]
+        portion.readings += readings
 
     def _load_keys(self, origin: str) -> None:
         self._keys = read_states(self._log, origin)

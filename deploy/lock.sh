@@ -2,7 +2,7 @@
 # lock.sh UV: writes requirements/*.txt, with hashes and without addresses.
 set -eu
 uv=$1
-for name in bare edge pkcs11 aggregator witness dashboard all dev; do
+for name in bare edge pkcs11 audit aggregator export witness dashboard all dev; do
     extra=
     [ "$name" = bare ] || extra="--extra $name"
     # shellcheck disable=SC2086 # two words, or none

@@ -39,8 +39,19 @@ COMMANDS = {
 # What is looked for, without importing it, before a command of the extra runs.
 LIBRARIES = {
     "edge": ("aiomqtt", "paho", "prometheus_client", "urllib3"),
-    "aggregator": ("paho", "prometheus_client", "starlette", "urllib3", "uvicorn"),
-    "all": ("aiomqtt", "paho", "prometheus_client", "starlette", "uvicorn", "urllib3", "rich"),
+    "audit": ("influxdb_client", "jinja2"),
+    "aggregator": ("influxdb_client", "jinja2", "paho", "prometheus_client", "starlette", "urllib3", "uvicorn"),
+    "all": (
+        "aiomqtt",
+        "influxdb_client",
+        "jinja2",
+        "paho",
+        "prometheus_client",
+        "starlette",
+        "uvicorn",
+        "urllib3",
+        "rich",
+    ),
 }
 
 EXIT_OK, EXIT_UNPROVEN, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_PIPE = 0, 1, 2, 130, 141

@@ -1,44 +1,69 @@
 """The embedded reading store: one SQLite file, `readings.db`.
 
-Columns beside `body` and `salt` are derived from the body, for queries and charts; `body` is what is proven.
+Columns beside `body` and `salt` are derived from the body, for queries and charts; `body` is what is proven. The key of
+a row is its ref, so no two readings can overwrite each other.
 """
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from aggregator.timeseries.base import StoredBatch, StoredReading
+from aggregator.timeseries.base import (
+    Bucket,
+    Refused,
+    Row,
+    Sample,
+    Selection,
+    StoreAwayError,
+    StoredBatch,
+    StoredReading,
+    number,
+)
+from ledger.batch import LEAVES_PER_BATCH
+from ledger.kinds import kind_name
 from ledger.merkle import join_path, split_path
-from ledger.reading import Reading, Scalar
+from ledger.reading import Reading
 from ledger.writer.files import make_private
 from vitalseal.errors import UserError
 
 DATABASE = "readings.db"
+# A view of another version is not converted: it is made again from the log.
+VERSION = 2
 
+# Errors that pass without anybody touching the file; the primary code is the low byte.
+_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+
+_TABLES = ("readings", "batches", "checkpoints", "projection")
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS readings (
+CREATE TABLE readings (
     ref INTEGER PRIMARY KEY, device TEXT NOT NULL, source BLOB NOT NULL, kind INTEGER NOT NULL,
-    sensor_time_ns INTEGER NOT NULL, ordinal INTEGER NOT NULL, quality INTEGER NOT NULL, value REAL,
-    body BLOB NOT NULL, salt BLOB NOT NULL
+    sensor_time_ns INTEGER NOT NULL, quality INTEGER NOT NULL, value REAL, body BLOB NOT NULL, salt BLOB NOT NULL
 ) STRICT;
-CREATE INDEX IF NOT EXISTS series ON readings (device, source, kind, sensor_time_ns);
-CREATE TABLE IF NOT EXISTS batches (
+CREATE INDEX series ON readings (device, source, kind, sensor_time_ns);
+CREATE TABLE batches (
     log_index INTEGER PRIMARY KEY, device TEXT NOT NULL, algorithm INTEGER NOT NULL, public_key BLOB NOT NULL,
     header BLOB NOT NULL, signature BLOB NOT NULL, leaf_hashes BLOB NOT NULL, inclusion BLOB NOT NULL,
-    checkpoint INTEGER NOT NULL REFERENCES checkpoints
+    checkpoint INTEGER NOT NULL REFERENCES checkpoints, first_ns INTEGER, last_ns INTEGER
 ) STRICT;
-CREATE TABLE IF NOT EXISTS checkpoints (id INTEGER PRIMARY KEY, note BLOB NOT NULL UNIQUE) STRICT;
-CREATE TABLE IF NOT EXISTS projection (id INTEGER PRIMARY KEY CHECK (id = 0), cursor INTEGER NOT NULL) STRICT;
-INSERT OR IGNORE INTO projection VALUES (0, 0);
+CREATE TABLE checkpoints (id INTEGER PRIMARY KEY, note BLOB NOT NULL UNIQUE) STRICT;
+CREATE TABLE projection (id INTEGER PRIMARY KEY CHECK (id = 0), cursor INTEGER NOT NULL) STRICT;
+INSERT INTO projection VALUES (0, 0);
 """
+_STORED = "SELECT ref, device, body, salt FROM readings"
+_ROW = "SELECT device, source, kind, sensor_time_ns, quality, value, ref, body, salt FROM readings"
+_IN_SERIES = "ORDER BY device, source, kind, sensor_time_ns, ref"
 
 
 class EmbeddedStore:
     """`ReadingStore` on SQLite; use as a context manager. `readonly` opens it beside a running projection."""
 
+    keeps_samples = False
+
     def __init__(self, data: Path, *, readonly: bool = False) -> None:
-        self._path = data / DATABASE
+        """`data` is the aggregator's data directory, or, to read it, the file itself."""
+        self._path = data if readonly and data.is_file() else data / DATABASE
         mode = "ro" if readonly else "rw"
         if not readonly:
             make_private(self._path)
@@ -48,14 +73,12 @@ class EmbeddedStore:
             raise UserError(f"{self._path}: {error}") from None
         try:
             if not readonly:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                # A view may lose its last second at a power cut: the cursor is lost with it, and it is made again.
-                self._db.execute("PRAGMA synchronous = NORMAL")
-                self._db.executescript(_SCHEMA)
+                self._prepare()
+            self._check_version()
             self.cursor()
-        except sqlite3.Error as error:
+        except (UserError, StoreAwayError):
             self._db.close()
-            raise UserError(f"{self._path}: {error}") from None
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -63,17 +86,25 @@ class EmbeddedStore:
     def __exit__(self, *_: object) -> None:
         self._db.close()
 
+    @property
+    def title(self) -> str:
+        """Which file."""
+        return f"SQLite, {self._path.name}"
+
     def cursor(self) -> int:
         """How many log entries are in the store."""
-        return int(self._db.execute("SELECT cursor FROM projection").fetchone()[0])
+        with self._told():
+            return int(self._db.execute("SELECT cursor FROM projection").fetchone()[0])
 
-    def write(self, batches: Sequence[StoredBatch], readings: Sequence[StoredReading], cursor: int) -> None:
+    def write(
+        self, batches: Sequence[StoredBatch], readings: Sequence[StoredReading], cursor: int
+    ) -> tuple[Refused, ...]:
         """One transaction: batches, readings, cursor."""
-        with self._db:
+        with self._told(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             notes = {note: self._note_id(note) for note in {batch.checkpoint for batch in batches}}
             self._db.executemany(
-                "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         batch.log_index,
@@ -85,56 +116,158 @@ class EmbeddedStore:
                         join_path(batch.leaf_hashes),
                         join_path(batch.inclusion),
                         notes[batch.checkpoint],
+                        *(batch.span_ns or (None, None)),
                     )
                     for batch in batches
                 ],
             )
             self._db.executemany(
-                "INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, readings)
+                "INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_columns, readings)
             )
             self._db.execute("UPDATE projection SET cursor = ?", (cursor,))
+        return ()
+
+    def erase(self, log_index: int, leaves: Sequence[int]) -> None:
+        """The rows are gone, and nothing of them is left in the file or its write-ahead log."""
+        with self._told():
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                refs = [(log_index * LEAVES_PER_BATCH + leaf,) for leaf in leaves]
+                self._db.executemany("DELETE FROM readings WHERE ref = ?", refs)
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def clear(self) -> None:
+        """Nothing is in it; one transaction."""
+        with self._told(), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._make()
 
     def readings(self) -> Iterator[StoredReading]:
         """Every reading, by `ref`."""
-        rows = self._db.execute("SELECT ref, device, body, salt FROM readings ORDER BY ref")
-        return (StoredReading(*row) for row in rows)
+        return (StoredReading(*row) for row in self._rows(f"{_STORED} ORDER BY ref", ()))
 
-    def reading(self, ref: int) -> StoredReading | None:
-        """The reading at `ref`."""
-        row = self._db.execute("SELECT ref, device, body, salt FROM readings WHERE ref = ?", (ref,)).fetchone()
-        return StoredReading(*row) if row else None
+    def select(self, selection: Selection) -> Iterator[StoredReading]:
+        """The readings of `selection`, by series and time."""
+        condition, values = _condition(selection)
+        return (StoredReading(*row) for row in self._rows(f"{_STORED} WHERE {condition} {_IN_SERIES}", values))
+
+    def chart(self, selection: Selection, width_ns: int) -> list[Bucket]:
+        """The numbers of one series, by stretches of `width_ns`."""
+        condition, values = _condition(selection)
+        start_ns = selection.from_ns or 0
+        query = (
+            "SELECT ? + (sensor_time_ns - ?) / ? * ?, count(value), min(value), avg(value), max(value)"  # noqa: S608 - conditions are constants
+            f" FROM readings WHERE {condition} AND value IS NOT NULL GROUP BY 1 ORDER BY 1"
+        )
+        return [Bucket(*row) for row in self._rows(query, (start_ns, start_ns, width_ns, width_ns, *values))]
+
+    def rows(self, selection: Selection | None = None) -> Iterator[Row]:
+        """The rows as they are, by series and time."""
+        condition, values = _condition(selection or Selection())
+        for device, source, kind, *rest, ref, body, salt in self._rows(
+            f"{_ROW} WHERE {condition} {_IN_SERIES}", values
+        ):
+            time_ns, quality, value = rest
+            shown = (device, source.hex(), kind_name(kind), time_ns, 0, quality, value)
+            yield Row(f"readings WHERE ref = {ref}", *shown, ref, body, salt)
+
+    def samples(self) -> Iterator[Sample]:
+        """None: waveforms are drawn from their bodies."""
+        return iter(())
 
     def batch(self, log_index: int) -> StoredBatch | None:
-        """The batch record of a log entry."""
-        row = self._db.execute(
-            "SELECT log_index, device, algorithm, public_key, header, signature, leaf_hashes, inclusion, note"
-            " FROM batches JOIN checkpoints ON checkpoint = id WHERE log_index = ?",
-            (log_index,),
-        ).fetchone()
+        """The batch record of a log entry; raises MalformedError."""
+        query = (
+            "SELECT log_index, device, algorithm, public_key, header, signature, leaf_hashes, inclusion,"
+            " coalesce(note, x''), first_ns, last_ns FROM batches LEFT JOIN checkpoints ON checkpoint = id"
+            " WHERE log_index = ?"
+        )
+        row = next(self._rows(query, (log_index,)), None)
         if row is None:
             return None
-        index, device, algorithm, public_key, header, signature, hashes, inclusion, note = row
+        index, device, algorithm, public_key, header, signature, hashes, inclusion, note, first_ns, last_ns = row
         leaves = tuple(hashes[at : at + 32] for at in range(0, len(hashes), 32))
         path = tuple(split_path(inclusion, "inclusion"))
-        return StoredBatch(index, device, algorithm, public_key, header, signature, leaves, path, note)
+        span_ns = None if first_ns is None or last_ns is None else (first_ns, last_ns)
+        return StoredBatch(index, device, algorithm, public_key, header, signature, leaves, path, note, span_ns)
+
+    def batch_indexes(self) -> Iterator[int]:
+        """The log index of every batch record."""
+        return (index for (index,) in self._rows("SELECT log_index FROM batches ORDER BY log_index", ()))
+
+    def _prepare(self) -> None:
+        """The file can be written, and has the tables of this version, empty if it had others."""
+        with self._told():
+            self._db.execute("PRAGMA journal_mode = WAL")
+            # A view may lose its last second at a power cut: the cursor is lost with it, and it is made again.
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            # What was deleted is overwritten: an erased reading must not be found in the file.
+            self._db.execute("PRAGMA secure_delete = ON")
+            if self._version() == VERSION:
+                return
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._make()
+
+    def _check_version(self) -> None:
+        with self._told():
+            version = self._version()
+        if version != VERSION:
+            raise UserError(f"{self._path}: is not of this version; a running aggregator makes it again")
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    def _make(self) -> None:
+        for table in _TABLES:
+            self._db.execute(f"DROP TABLE IF EXISTS {table}")
+        for statement in _SCHEMA.split(";\n"):
+            self._db.execute(statement)
+        self._db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _rows(self, query: str, values: tuple[object, ...]) -> Iterator[tuple[Any, ...]]:
+        with self._told():
+            yield from self._db.execute(query, values)
 
     def _note_id(self, note: bytes) -> int:
         self._db.execute("INSERT OR IGNORE INTO checkpoints (note) VALUES (?)", (note,))
         return int(self._db.execute("SELECT id FROM checkpoints WHERE note = ?", (note,)).fetchone()[0])
 
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What SQLite says of the file becomes one line."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF in _PASSING:
+                raise StoreAwayError(f"{self._path}: {error}") from None
+            raise UserError(f"{self._path}: {error}") from None
+        except sqlite3.Error as error:
+            raise UserError(f"{self._path}: {error}") from None
 
-def _row(stored: StoredReading) -> tuple[object, ...]:
+
+def _condition(selection: Selection) -> tuple[str, tuple[object, ...]]:
+    conditions = {
+        "device = ?": selection.device,
+        "source = ?": selection.source,
+        "kind = ?": selection.kind,
+        "sensor_time_ns >= ?": selection.from_ns,
+        "sensor_time_ns < ?": selection.to_ns,
+    }
+    given = {text: value for text, value in conditions.items() if value is not None}
+    return " AND ".join(["1", *given]), tuple(given.values())
+
+
+def _columns(stored: StoredReading) -> tuple[object, ...]:
     reading = Reading.decode(stored.body)
-    value = float(str(reading.value)) if isinstance(reading.value, Scalar) else None
     return (
         stored.ref,
         stored.device,
         reading.source,
         reading.kind,
         reading.sensor_time_ns,
-        reading.ordinal,
-        reading.quality,
-        value,
+        int(reading.quality),
+        number(reading),
         stored.body,
         stored.salt,
     )
