@@ -27,6 +27,9 @@ COMMANDS = {
         None,
     ),
     "ledger": ("ledger.cli", "check, prove, serve, witness and follow logs", None),
+    "audit": ("aggregator.audit.cli", "hold a reading database against the log, row by row", "audit"),
+    "export": ("aggregator.export.cli", "readings with their proofs: a zip, a FHIR bundle, Parquet", "audit"),
+    "erase": ("aggregator.erasures_cli", "delete readings and salts everywhere, and say so on the log", "aggregator"),
     "edge": ("edge.cli", "the agent on the gateway: enroll, run, status, and what its keys need", "edge"),
     "aggregator": (
         "aggregator.cli",

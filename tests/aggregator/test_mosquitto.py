@@ -13,6 +13,7 @@ from aggregator import mosquitto
 from aggregator.authority import Authority, create_authority
 from aggregator.certificates import key_pem, make_key, pem
 from aggregator.config import BrokerConfig
+from aggregator.mqtt import BrokerConnection
 from aggregator.probe import OLD_LISTS, ask
 from ledger.envelope import MAX_ENVELOPE
 from tests.brokers import free_port
@@ -233,6 +234,43 @@ def test_renewed_certificate_of_the_server_is_used_without_a_restart(place):
         place.tell()
         assert device.publish(BATCH, b"x").startswith(("Success", "No matching"))
         assert shown(place) == x509.load_pem_x509_certificate((place.folder / "server.crt").read_bytes())
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_reload_while_the_aggregator_is_away_leaves_the_broker_alive(tmp_path, monkeypatch, protocol):
+    """Mosquitto 2.0.11 notes the end of an absent client's session twice then, and crashes some time after its return."""
+    place = Place(tmp_path)
+    files = (place.folder / name for name in ("ca.crt", "aggregator.crt", "aggregator.key"))
+    config = BrokerConfig("127.0.0.1", place.port, protocol, "any", *files)
+    # What is freed is overwritten at once (glibc), so that who still looks at it falls, or nearly always; else seldom.
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165")
+    place.broker.start()
+    monkeypatch.undo()
+    try:
+        for times in range(1, 7):
+            with BrokerConnection(config, lambda message: message.acknowledge()) as connection:
+                until(connection.connected.is_set, "a connection")
+                # Once a second it looks at the ends that it has noted.
+                begun = seconds(place)
+                while seconds(place) < begun + (times == 6) + 1:
+                    with place.client(f"wrist-{times}") as device:
+                        assert device.connected, place.broker.log()
+                assert connection.connected.is_set(), place.broker.log()
+                ends = ended(place)
+            until(lambda ends=ends: ended(place) > ends, "its end")
+            place.tell()
+    finally:
+        place.broker.kill()
+
+
+def ended(place):
+    """How often the broker has said that the aggregator's connection ended."""
+    return place.broker.log().count("Client aggregator disconnected")
+
+
+def seconds(place):
+    """The broker's clock, when it said something last."""
+    return int(place.broker.log().splitlines()[-1].partition(":")[0])
 
 
 def shown(place):

@@ -78,6 +78,13 @@ def outdate(config):
         outbox.record_reject(at, Reason.EQUIVOCATION, "another header")
 
 
+def unexpected(page, command, says, done, logs):
+    """What was typed last, what came of it, and what every process said: whole, where pytest would shorten a tuple."""
+    parts = {"it said": done.stdout, "and, as errors": done.stderr, **logs}
+    told = "".join(f"\n----- {name}\n{text}" for name, text in parts.items())
+    return f"docs/{page}.md: {command}\nended with {done.returncode}; to be said was {says!r}{told}"
+
+
 @pytest.mark.timeout(180)
 def test_pages_work_as_they_are_written(world):
     """Each command succeeds; those in SAYS say what is expected, each of them once, in this order."""
@@ -94,7 +101,8 @@ def test_pages_work_as_they_are_written(world):
                 right = done.returncode == 0 and (says is None or says in " ".join(done.stdout.split()))
                 if right or not LATER.search(command) or time.monotonic() > end:
                     break
-            assert right, (page, command, says, done.returncode, done.stdout, done.stderr, world.logs())
+            if not right:
+                pytest.fail(unexpected(page, command, says, done, world.logs()))
             if says is not None:
                 expected.pop(0)
             if " token " in command and done.stdout.startswith("vst1."):
