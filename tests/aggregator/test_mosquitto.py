@@ -238,7 +238,7 @@ def test_renewed_certificate_of_the_server_is_used_without_a_restart(place):
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_reload_while_the_aggregator_is_away_leaves_the_broker_alive(tmp_path, monkeypatch, protocol):
-    """Mosquitto 2.0.11 notes the end of an absent client's session twice then, and crashes some time after its return."""
+    """Mosquitto 2.0.11 would note the end of an absent client's session twice, and crash after its return."""
     place = Place(tmp_path)
     files = (place.folder / name for name in ("ca.crt", "aggregator.crt", "aggregator.key"))
     config = BrokerConfig("127.0.0.1", place.port, protocol, "any", *files)

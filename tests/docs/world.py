@@ -97,6 +97,9 @@ class World:
                 (clone / path.name).symlink_to(path)
         for path in (ROOT / "deploy").iterdir():
             copy = clone / "deploy" / path.name
+            if path.is_dir():  # containers' and Grafana's, which name no place of a machine
+                copy.symlink_to(path)
+                continue
             copy.write_text(self.here(path.read_text()))
             copy.chmod(stat.S_IMODE(path.stat().st_mode))
 
@@ -130,8 +133,10 @@ class World:
         return self.calls.read_text().splitlines() if self.calls.exists() else []
 
     def logs(self) -> dict[str, str]:
-        """What every process said, to see why something did not come about."""
-        return {path.name: path.read_text()[-4000:] for path in self.run.glob("*.log")}
+        """What every process said, by unit and whether it runs: one that crashed has said nothing of it."""
+        units = {path: path.name.removesuffix(".log") for path in self.run.glob("*.log")}
+        states = {path: self.type(f"systemctl is-active {unit}").stdout.strip() for path, unit in units.items()}
+        return {f"{unit}, {states[path]}": path.read_text()[-4000:] for path, unit in units.items()}
 
     def end(self) -> None:
         """No process of this machine is left."""
