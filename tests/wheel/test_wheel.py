@@ -94,7 +94,16 @@ def test_bare_install_holds_only_cryptography_and_msgpack(install):
 
 
 @pytest.mark.parametrize(
-    ("command", "extra"), [("edge", "edge"), ("aggregator", "aggregator"), ("demo", "all"), ("simulate", "edge")]
+    ("command", "extra"),
+    [
+        ("edge", "edge"),
+        ("aggregator", "aggregator"),
+        ("audit", "audit"),
+        ("export", "audit"),
+        ("erase", "aggregator"),
+        ("demo", "all"),
+        ("simulate", "edge"),
+    ],
 )
 def test_missing_extra_is_named_in_one_line(install, command, extra):
     """A command whose libraries are not installed says which extra to install."""
@@ -133,6 +142,7 @@ def test_programs_around_a_log_name_their_extra_in_one_line(install, words):
     [
         ("edge", "import edge.cli, edge.agent, simulators.sources"),
         ("aggregator", "import aggregator.cli, aggregator.projection"),
+        ("audit", "import aggregator.audit.cli, aggregator.export.cli, aggregator.timeseries.influx"),
         ("witness", "import ledger.service.serve, ledger.service.witness_app, ledger.service.monitor, urllib3"),
         ("dashboard", "import dashboard.app"),
     ],
