@@ -16,12 +16,14 @@ from aggregator.config import AggregatorConfig, BrokerConfig, DeskConfig
 from aggregator.health import STALE_AFTER_S, faults, format_metrics, health_server
 from aggregator.status import Status, write_status
 from aggregator.upkeep import FILE, BrokerState
+from aggregator.view import VIEW, View, view_line
 from edge.health import COUNTERS, GAUGES
 from vitalseal.errors import UserError
 from vitalseal.health import HealthConfig, HealthServer
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus-rules.yml"
 NOW = 1_800_000_000.0
+LEVEL = View("InfluxDB", 9, 70, level_at=NOW, updated_at=NOW)
 
 
 def metrics(_environ, start_response):
@@ -148,7 +150,7 @@ def config(tmp_path):
 )
 def test_faults_of_the_aggregator(status, config, change, state, why):
     """Each has its name, and nothing else is wrong."""
-    found = faults(dataclasses.replace(status, **change), config, NOW)
+    found = faults(dataclasses.replace(status, **change), LEVEL, config, NOW)
     assert {name: text for name, text in found.items() if text} == ({state: why} if state else {})
 
 
@@ -156,10 +158,54 @@ def test_broker_that_does_not_go_by_its_lists_is_a_fault(status, config):
     """After half a minute, where there is a desk that keeps them."""
     config = dataclasses.replace(config, desk=DeskConfig("log.example"))
     state = BrokerState(NOW, NOW + 10**6, NOW + 10**7, 1, unseen="it lets in a certificate", changed_at=NOW - 29)
-    assert faults(status, config, NOW)["lists"] is None
+    assert faults(status, LEVEL, config, NOW)["lists"] is None
     (config.data / FILE).write_text(json.dumps(dataclasses.asdict(state)))
-    assert faults(status, config, NOW)["lists"] is None
-    assert "THE BROKER is not known to go by its lists" in faults(status, config, NOW + 1)["lists"]
+    assert faults(status, LEVEL, config, NOW)["lists"] is None
+    assert "THE BROKER is not known to go by its lists" in faults(status, LEVEL, config, NOW + 1)["lists"]
+
+
+@pytest.mark.parametrize(
+    ("view", "why"),
+    [
+        ({}, None),
+        ({"cursor": 5}, None),
+        (
+            {"away_since": NOW - 50, "why": "connection refused"},
+            "InfluxDB is away since 2027-01-15T07:59:10Z: connection refused",
+        ),
+        (
+            {"cursor": 5, "updated_at": NOW - 61},
+            "it shows 5 of 9 entries, and nobody fills it since 2027-01-15T07:58:59Z",
+        ),
+        (
+            {"cursor": 5, "level_at": NOW - 601},
+            "it shows 5 of 9 entries, and had all of them last at 2027-01-15T07:49:59Z",
+        ),
+        ({"updated_at": NOW - 10**6, "level_at": 0.0}, None),
+    ],
+)
+def test_view_that_does_not_show_what_is_published_is_a_fault(status, config, view, why):
+    """The store is away, or nobody fills it, or it has been behind for long; a moment behind it is at any time."""
+    assert faults(status, dataclasses.replace(LEVEL, **view), config, NOW)["view"] == why
+
+
+def test_view_in_words():
+    """What `aggregator status` shows of it."""
+    assert view_line(LEVEL, 9) == "9 of 9 entries projected into InfluxDB"
+    assert view_line(View(), 9) == "0 of 9 entries projected"
+    away = dataclasses.replace(LEVEL, cursor=5, away_since=NOW, why="answers 500", refused=3)
+    assert view_line(away, 9) == (
+        "5 of 9 entries projected into InfluxDB; AWAY since 2027-01-15T08:00:00Z: answers 500; 3 points were REFUSED, "
+        "see refused-points.ndjson"
+    )
+
+
+def test_view_has_metrics(status):
+    """How much is in it, since when it is away, how many points it lacks for good."""
+    text = format_metrics(status, View(cursor=7, away_since=NOW, refused=2))
+    assert "vitalseal_view_entries 7.0" in text
+    assert "vitalseal_view_away_timestamp_seconds 1.8e+09" in text
+    assert "vitalseal_view_refused_points 2.0" in text
 
 
 def test_aggregator_serves_what_its_status_says(status, config):
@@ -168,6 +214,7 @@ def test_aggregator_serves_what_its_status_says(status, config):
         assert ask(server.port)[0] == 503
         assert "vitalseal_running 0.0" in ask(server.port, "/metrics")[1]
         write_status(config.data, dataclasses.replace(status, updated_at=time.time()))
+        (config.data / VIEW).write_text(json.dumps(dataclasses.asdict(LEVEL)))
         assert ask(server.port)[0] == 200
         code, text = ask(server.port, "/metrics")
     assert code == 200
@@ -184,7 +231,7 @@ def test_rules_are_rules_on_metrics_that_there_are(status):
     """Every alarm has an expression and a summary, and each metric that it names is one that is served."""
     witness = Path("ledger/service/witness_app.py")
     source = (RULES.parents[1] / witness).read_text()
-    known = set(re.findall(r"^(vitalseal_\w+?)(?:{| )", format_metrics(status), re.MULTILINE))
+    known = set(re.findall(r"^(vitalseal_\w+?)(?:{| )", format_metrics(status, LEVEL), re.MULTILINE))
     known |= {f"vitalseal_witness_{name}" for name in re.findall(r'\("(\w+) (?:gauge|counter)"', source)}
     known |= edge_metrics()
     groups = yaml.safe_load(RULES.read_text())["groups"]
