@@ -11,11 +11,12 @@ back what it holds as it is (`rows`, `batch`), whoever wrote it; what is true is
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ledger import merkle
 from ledger.batch import LEAVES_PER_BATCH
+from ledger.checkpoint import parse_checkpoint
 from ledger.kinds import kind_name
 from ledger.note import parse_note
 from ledger.proof import LeafProof, ReadingProof
@@ -58,7 +59,8 @@ class StoredBatch:
     """One batch's proof material: everything between a leaf hash and the checkpoint.
 
     `span_ns` are the least and the greatest sensor time of its readings, None without any: where a store has to look
-    for them. It proves nothing.
+    for them. It proves nothing. Read from a store, `checkpoint_at` is the size under which that holds the checkpoint,
+    and `checkpoint` is empty if there is none.
     """
 
     log_index: int
@@ -71,6 +73,7 @@ class StoredBatch:
     inclusion: tuple[bytes, ...]
     checkpoint: bytes
     span_ns: tuple[int, int] | None
+    checkpoint_at: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +215,10 @@ class ReadingStore(Protocol):
         """The log index of every batch record that there is, readable or not, in order."""
         ...
 
+    def checkpoints(self) -> Iterator[tuple[int, bytes]]:
+        """Every checkpoint record, by the size under which it stands: that, and its note, empty if unreadable."""
+        ...
+
 
 def prove(reading: StoredReading, batch: StoredBatch) -> ReadingProof:
     """The proof of `reading` from what the store holds; whether it holds is the verifier's question."""
@@ -229,14 +236,22 @@ def prove(reading: StoredReading, batch: StoredBatch) -> ReadingProof:
     return ReadingProof(leaf, batch.log_index, batch.inclusion, parse_note(batch.checkpoint, "checkpoint"))
 
 
+def checkpoint_size(note: bytes) -> int:
+    """The size of the checkpoint in `note`, under which stores hold it; raises MalformedError."""
+    return parse_checkpoint(parse_note(note, "checkpoint").text).size
+
+
 def number(reading: Reading) -> float | None:
     """What a chart shows for `reading`: the number nearest to a scalar; nothing for the rest."""
     return float(str(reading.value)) if isinstance(reading.value, Scalar) else None
 
 
-def row_of(stored: StoredReading, copy: int = 0, where: str = "") -> Row:
-    """The row that a store shows for `stored`, as long as nobody touched it; raises MalformedError."""
-    reading = Reading.decode(stored.body)
+def row_of(stored: StoredReading, copy: int = 0, where: str = "", reading: Reading | None = None) -> Row:
+    """The row that a store shows for `stored`, as long as nobody touched it; raises MalformedError.
+
+    `reading`: its body, for whoever has decoded it already.
+    """
+    reading = reading or Reading.decode(stored.body)
     return Row(
         where,
         stored.device,

@@ -19,9 +19,11 @@ from aggregator.timeseries.base import (
     StoreAwayError,
     StoredBatch,
     StoredReading,
+    checkpoint_size,
     number,
 )
 from ledger.batch import LEAVES_PER_BATCH
+from ledger.errors import MalformedError
 from ledger.kinds import kind_name
 from ledger.merkle import join_path, split_path
 from ledger.reading import Reading
@@ -30,7 +32,7 @@ from vitalseal.errors import UserError
 
 DATABASE = "readings.db"
 # A view of another version is not converted: it is made again from the log.
-VERSION = 2
+VERSION = 3
 
 # Errors that pass without anybody touching the file; the primary code is the low byte.
 _PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
@@ -47,7 +49,7 @@ CREATE TABLE batches (
     header BLOB NOT NULL, signature BLOB NOT NULL, leaf_hashes BLOB NOT NULL, inclusion BLOB NOT NULL,
     checkpoint INTEGER NOT NULL REFERENCES checkpoints, first_ns INTEGER, last_ns INTEGER
 ) STRICT;
-CREATE TABLE checkpoints (id INTEGER PRIMARY KEY, note BLOB NOT NULL UNIQUE) STRICT;
+CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note BLOB NOT NULL) STRICT;
 CREATE TABLE projection (id INTEGER PRIMARY KEY CHECK (id = 0), cursor INTEGER NOT NULL) STRICT;
 INSERT INTO projection VALUES (0, 0);
 """
@@ -64,19 +66,22 @@ class EmbeddedStore:
     def __init__(self, data: Path, *, readonly: bool = False) -> None:
         """`data` is the aggregator's data directory, or, to read it, the file itself."""
         self._path = data if readonly and data.is_file() else data / DATABASE
-        mode = "ro" if readonly else "rw"
         if not readonly:
             make_private(self._path)
-        try:
-            self._db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
-        except sqlite3.Error as error:
-            raise UserError(f"{self._path}: {error}") from None
+        self._db = self._connect("ro" if readonly else "rw")
         try:
             if not readonly:
                 self._prepare()
             self._check_version()
+            if readonly:
+                self._stand_in()
             self.cursor()
-        except (UserError, StoreAwayError):
+        except UserError:
+            # Whoever may write can still `clear` it; everything else that is asked of it is answered with this error.
+            if readonly:
+                self._db.close()
+                raise
+        except StoreAwayError:
             self._db.close()
             raise
 
@@ -94,7 +99,8 @@ class EmbeddedStore:
     def cursor(self) -> int:
         """How many log entries are in the store."""
         with self._told():
-            return int(self._db.execute("SELECT cursor FROM projection").fetchone()[0])
+            row = self._db.execute("SELECT cursor FROM projection").fetchone()
+            return 0 if row is None else int(row[0])
 
     def write(
         self, batches: Sequence[StoredBatch], readings: Sequence[StoredReading], cursor: int
@@ -102,7 +108,11 @@ class EmbeddedStore:
         """One transaction: batches, readings, cursor."""
         with self._told(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            notes = {note: self._note_id(note) for note in {batch.checkpoint for batch in batches}}
+            notes = {note: checkpoint_size(note) for note in {batch.checkpoint for batch in batches}}
+            # Signed once more for one size, a checkpoint is the same statement: the later note takes its place.
+            self._db.executemany(
+                "INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", [(size, note) for note, size in notes.items()]
+            )
             self._db.executemany(
                 "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
@@ -128,19 +138,31 @@ class EmbeddedStore:
         return ()
 
     def erase(self, log_index: int, leaves: Sequence[int]) -> None:
-        """The rows are gone, and nothing of them is left in the file or its write-ahead log."""
+        """The rows are gone, and nothing of them is left in the file or its write-ahead log.
+
+        The batch record's span is that of what is left: it would show when an erased reading was measured.
+        """
+        first = log_index * LEAVES_PER_BATCH
         with self._told():
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
-                refs = [(log_index * LEAVES_PER_BATCH + leaf,) for leaf in leaves]
-                self._db.executemany("DELETE FROM readings WHERE ref = ?", refs)
+                self._db.executemany("DELETE FROM readings WHERE ref = ?", [(first + leaf,) for leaf in leaves])
+                self._db.execute(
+                    "UPDATE batches SET (first_ns, last_ns) = (SELECT min(sensor_time_ns), max(sensor_time_ns)"
+                    " FROM readings WHERE ref >= ? AND ref < ?) WHERE log_index = ?",
+                    (first, first + LEAVES_PER_BATCH, log_index),
+                )
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def clear(self) -> None:
-        """Nothing is in it; one transaction."""
-        with self._told(), self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._make()
+        """A new file takes the place of the old one, whatever that was; whoever reads the old one reads on in it."""
+        self._db.close()
+        # Its write-ahead log first: the other way round, a crash would leave one that a new file is taken to be of.
+        for path in (*(self._path.with_name(DATABASE + suffix) for suffix in ("-wal", "-shm")), self._path):
+            path.unlink(missing_ok=True)
+        make_private(self._path)
+        self._db = self._connect("rw")
+        self._prepare()
 
     def readings(self) -> Iterator[StoredReading]:
         """Every reading, by `ref`."""
@@ -162,10 +184,10 @@ class EmbeddedStore:
         return [Bucket(*row) for row in self._rows(query, (start_ns, start_ns, width_ns, width_ns, *values))]
 
     def rows(self, selection: Selection | None = None) -> Iterator[Row]:
-        """The rows as they are, by series and time."""
+        """The rows as they are, by `ref`, which is how they lie in the file."""
         condition, values = _condition(selection or Selection())
         for device, source, kind, *rest, ref, body, salt in self._rows(
-            f"{_ROW} WHERE {condition} {_IN_SERIES}", values
+            f"{_ROW} WHERE {condition} ORDER BY ref", values
         ):
             time_ns, quality, value = rest
             shown = (device, source.hex(), kind_name(kind), time_ns, 0, quality, value)
@@ -179,21 +201,36 @@ class EmbeddedStore:
         """The batch record of a log entry; raises MalformedError."""
         query = (
             "SELECT log_index, device, algorithm, public_key, header, signature, leaf_hashes, inclusion,"
-            " coalesce(note, x''), first_ns, last_ns FROM batches LEFT JOIN checkpoints ON checkpoint = id"
-            " WHERE log_index = ?"
+            " coalesce(note, x''), first_ns, last_ns, checkpoint FROM batches LEFT JOIN checkpoints"
+            " ON checkpoint = size WHERE log_index = ?"
         )
         row = next(self._rows(query, (log_index,)), None)
         if row is None:
             return None
-        index, device, algorithm, public_key, header, signature, hashes, inclusion, note, first_ns, last_ns = row
+        index, device, algorithm, public_key, header, signature, hashes, inclusion, note, first_ns, last_ns, size = row
+        if (first_ns is None) != (last_ns is None):
+            raise MalformedError(f"batch record {index}: one end of its span without the other")
         leaves = tuple(hashes[at : at + 32] for at in range(0, len(hashes), 32))
         path = tuple(split_path(inclusion, "inclusion"))
-        span_ns = None if first_ns is None or last_ns is None else (first_ns, last_ns)
-        return StoredBatch(index, device, algorithm, public_key, header, signature, leaves, path, note, span_ns)
+        span_ns = None if first_ns is None else (first_ns, last_ns)
+        return StoredBatch(index, device, algorithm, public_key, header, signature, leaves, path, note, span_ns, size)
 
     def batch_indexes(self) -> Iterator[int]:
         """The log index of every batch record."""
         return (index for (index,) in self._rows("SELECT log_index FROM batches ORDER BY log_index", ()))
+
+    def checkpoints(self) -> Iterator[tuple[int, bytes]]:
+        """Every checkpoint record, by size."""
+        return ((size, note) for size, note in self._rows("SELECT size, note FROM checkpoints ORDER BY size", ()))
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        try:
+            db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+        except sqlite3.Error as error:
+            raise UserError(f"{self._path}: {error}") from None
+        # Whatever somebody wrote into a row, it can be shown.
+        db.text_factory = lambda text: text.decode("utf-8", "backslashreplace")
+        return db
 
     def _prepare(self) -> None:
         """The file can be written, and has the tables of this version, empty if it had others."""
@@ -215,6 +252,15 @@ class EmbeddedStore:
         if version != VERSION:
             raise UserError(f"{self._path}: is not of this version; a running aggregator makes it again")
 
+    def _stand_in(self) -> None:
+        """A table that somebody dropped is one with nothing in it: that is what there is to be read."""
+        with self._told():
+            there = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            for statement in _SCHEMA.split(";\n"):
+                words = statement.split()
+                if words[:2] == ["CREATE", "TABLE"] and words[2] not in there:
+                    self._db.execute(statement.replace("CREATE", "CREATE TEMP", 1))
+
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
@@ -228,10 +274,6 @@ class EmbeddedStore:
     def _rows(self, query: str, values: tuple[object, ...]) -> Iterator[tuple[Any, ...]]:
         with self._told():
             yield from self._db.execute(query, values)
-
-    def _note_id(self, note: bytes) -> int:
-        self._db.execute("INSERT OR IGNORE INTO checkpoints (note) VALUES (?)", (note,))
-        return int(self._db.execute("SELECT id FROM checkpoints WHERE note = ?", (note,)).fetchone()[0])
 
     @contextmanager
     def _told(self) -> Iterator[None]:
