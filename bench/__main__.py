@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 from bench.edge import measure_agent
+from bench.influx import measure_influx
 from bench.log import measure_log
+from bench.rebuild import measure_rebuild
 from bench.samples import ORIGIN, READINGS, Sealer, directory_size, ingest, witnessed_million
 from bench.storage import measure_checkpoints
 from bench.table import heading, median_s, row, section
@@ -34,9 +36,10 @@ KB = 1000
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="The figures of docs/benchmarks.md.")
-    parts = ("pipeline", "log", "checkpoints")
+    parts = ("pipeline", "log", "checkpoints", "influx", "rebuild")
     parser.add_argument("part", nargs="?", choices=parts, help="only this table")
     parser.add_argument("--entries", type=int, default=1_000_000, help="length of the long log (%(default)s)")
+    parser.add_argument("--readings", type=int, default=1_000_000, help="of the part `rebuild` (%(default)s)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vitalseal-bench-", dir=os.environ.get("BENCH_DIR")) as name:
         scratch = Path(name)
@@ -47,6 +50,10 @@ def main() -> None:
             measure_log(scratch, arguments.entries)
         if arguments.part in {None, "checkpoints"}:
             measure_checkpoints(scratch)
+        if arguments.part in {None, "influx"}:
+            measure_influx(scratch)
+        if arguments.part == "rebuild":  # not among the others: it takes minutes
+            measure_rebuild(scratch, arguments.readings)
 
 
 def _pipeline(scratch: Path) -> None:

@@ -14,7 +14,7 @@ from ledger.entry import BatchEntry
 from ledger.envelope import format_envelope, parse_envelope
 from ledger.events import enrol
 from ledger.info import BatchInfo, Clock, Source
-from ledger.keys import Ed25519Signer, key_id
+from ledger.keys import Ed25519Signer, Signer, key_id
 from ledger.leaves import Leaf
 from ledger.note import ED25519_COSIGNATURE, Note, NoteSigner, Signature, VerifierKey
 from ledger.proof import LeafProof, ReadingProof
@@ -79,10 +79,20 @@ class Sealer:
             yield format_envelope(self.seal(self.encoded()))
 
 
-def ingest(storage: LocalStorage, writer: LogWriter, sealer: Sealer, envelopes: list[bytes], group: int) -> None:
-    """Admission and group commits of `group` batches, publishing nothing; raises if one is not admitted."""
+def ingest(
+    storage: LocalStorage,
+    writer: LogWriter,
+    sealer: Sealer,
+    envelopes: list[bytes],
+    group: int,
+    registrar: Signer | None = None,
+) -> None:
+    """Admission and group commits of `group` batches, publishing nothing; raises if one is not admitted.
+
+    The key is enrolled by `registrar`, or else by one whom nobody trusts.
+    """
     book = KeyBook(writer, storage, time.monotonic)
-    book.append([enrol(sealer.signer, Ed25519Signer(os.urandom(32)), ORIGIN)])
+    book.append([enrol(sealer.signer, registrar or Ed25519Signer(os.urandom(32)), ORIGIN)])
     admission = Admission(ORIGIN, storage, {sealer.key_id: sealer.key}.get, book.states.__getitem__)
     for start in range(0, len(envelopes), group):
         decisions = [admission.admit(DEVICE, data) for data in envelopes[start : start + group]]
