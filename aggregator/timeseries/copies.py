@@ -52,8 +52,7 @@ class _Track:
             self.heads[start_ns] = {copy: ref}
         if waveform is not None:
             self.stretches[ref] = (start_ns, end_ns, copy)
-        if end_ns > self.top_ns:
-            self.top_ns = end_ns
+        self.top_ns = max(self.top_ns, end_ns)
 
     def settle(self) -> None:
         """Only the last few are remembered; the floor rises to what is forgotten."""

@@ -7,6 +7,7 @@ a row is its ref, so no two readings can overwrite each other.
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import nan
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,6 +54,9 @@ CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note BLOB NOT NULL) STRICT;
 CREATE TABLE projection (id INTEGER PRIMARY KEY CHECK (id = 0), cursor INTEGER NOT NULL) STRICT;
 INSERT INTO projection VALUES (0, 0);
 """
+# SQLite keeps to these when it is asked to write, and not when somebody else has written the file.
+_HEAD = (int, str, int, *(bytes,) * 6)
+_BATCH_TYPES = {(*_HEAD, one, other, int) for one in (int, type(None)) for other in (int, type(None))}
 _STORED = "SELECT ref, device, body, salt FROM readings"
 _ROW = "SELECT device, source, kind, sensor_time_ns, quality, value, ref, body, salt FROM readings"
 _IN_SERIES = "ORDER BY device, source, kind, sensor_time_ns, ref"
@@ -100,7 +104,7 @@ class EmbeddedStore:
         """How many log entries are in the store."""
         with self._told():
             row = self._db.execute("SELECT cursor FROM projection").fetchone()
-            return 0 if row is None else int(row[0])
+            return row[0] if row is not None and type(row[0]) is int else 0
 
     def write(
         self, batches: Sequence[StoredBatch], readings: Sequence[StoredReading], cursor: int
@@ -186,12 +190,7 @@ class EmbeddedStore:
     def rows(self, selection: Selection | None = None) -> Iterator[Row]:
         """The rows as they are, by `ref`, which is how they lie in the file."""
         condition, values = _condition(selection or Selection())
-        for device, source, kind, *rest, ref, body, salt in self._rows(
-            f"{_ROW} WHERE {condition} ORDER BY ref", values
-        ):
-            time_ns, quality, value = rest
-            shown = (device, source.hex(), kind_name(kind), time_ns, 0, quality, value)
-            yield Row(f"readings WHERE ref = {ref}", *shown, ref, body, salt)
+        return map(_row, self._rows(f"{_ROW} WHERE {condition} ORDER BY ref", values))
 
     def samples(self) -> Iterator[Sample]:
         """None: waveforms are drawn from their bodies."""
@@ -207,6 +206,9 @@ class EmbeddedStore:
         row = next(self._rows(query, (log_index,)), None)
         if row is None:
             return None
+        types = tuple(map(type, row))
+        if types not in _BATCH_TYPES:
+            raise MalformedError(f"batch record {log_index}: a field is not of its type")
         index, device, algorithm, public_key, header, signature, hashes, inclusion, note, first_ns, last_ns, size = row
         if (first_ns is None) != (last_ns is None):
             raise MalformedError(f"batch record {index}: one end of its span without the other")
@@ -221,7 +223,8 @@ class EmbeddedStore:
 
     def checkpoints(self) -> Iterator[tuple[int, bytes]]:
         """Every checkpoint record, by size."""
-        return ((size, note) for size, note in self._rows("SELECT size, note FROM checkpoints ORDER BY size", ()))
+        rows = self._rows("SELECT size, note FROM checkpoints ORDER BY size", ())
+        return ((size, note if type(note) is bytes else b"") for size, note in rows)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         try:
@@ -284,7 +287,7 @@ class EmbeddedStore:
             if error.sqlite_errorcode & 0xFF in _PASSING:
                 raise StoreAwayError(f"{self._path}: {error}") from None
             raise UserError(f"{self._path}: {error}") from None
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter in its own words about a damaged file
             raise UserError(f"{self._path}: {error}") from None
 
 
@@ -298,6 +301,24 @@ def _condition(selection: Selection) -> tuple[str, tuple[object, ...]]:
     }
     given = {text: value for text, value in conditions.items() if value is not None}
     return " AND ".join(["1", *given]), tuple(given.values())
+
+
+def _row(columns: tuple[Any, ...]) -> Row:
+    """A row as it is. The file may say anything: what is not of a column's type is shown as what it cannot be."""
+    device, source, kind, time_ns, quality, value, ref, body, salt = columns
+    return Row(
+        f"readings WHERE ref = {ref}",
+        device if type(device) is str else repr(device),
+        source.hex() if type(source) is bytes else repr(source),
+        kind_name(kind) if type(kind) is int else repr(kind),
+        time_ns if type(time_ns) is int else 0,
+        0,
+        quality if type(quality) is int else None,
+        value if value is None or type(value) is float else nan,
+        ref,
+        body if type(body) is bytes else None,
+        salt if type(salt) is bytes else None,
+    )
 
 
 def _columns(stored: StoredReading) -> tuple[object, ...]:

@@ -54,14 +54,13 @@ class Erasure:
             self._span_ns = None
             rows = self._rows()
         gone = [place for ref, place in rows if ref in self._wanted] + self._frames()
-        if not gone:
-            return 0
         for at in range(0, len(gone), STATEMENTS):
             for _ in self._query(ql.together([place.delete() for place in gone[at : at + STATEMENTS]])):
                 pass
-        left = self._rows()
-        self._narrow([place for ref, place in left if ref not in self._wanted], write)
-        return len([ref for ref, _ in left if ref in self._wanted]) + len(self._frames())
+        left = (self._rows() if gone else rows), (self._frames() if gone else [])
+        # Also if nothing had to be deleted: whoever did it before may have been killed before this.
+        self._narrow([place for ref, place in left[0] if ref not in self._wanted], write)
+        return len([ref for ref, _ in left[0] if ref in self._wanted]) + len(left[1])
 
     def _rows(self) -> list[tuple[int, _Place]]:
         """Every row of the entry, wherever it is looked for now."""

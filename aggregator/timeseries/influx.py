@@ -11,10 +11,7 @@ shard that nobody writes to any more the server does by itself within hours (com
 """
 
 import logging
-import os
 import re
-import ssl
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Self
@@ -29,6 +26,7 @@ from aggregator.timeseries import influxql as ql
 from aggregator.timeseries.answers import CutShortError, Found, StatementError, StrangeAnswerError, parse_answer
 from aggregator.timeseries.base import Refused, StoredBatch, StoredReading, checkpoint_size
 from aggregator.timeseries.copies import Copies
+from aggregator.timeseries.credentials import read_token, trust
 from aggregator.timeseries.erasing import Erasure
 from aggregator.timeseries.lines import Line, Point, batch_line, checkpoint_line, cursor_line, make_point, point_lines
 from aggregator.timeseries.neighbours import occupants, tops
@@ -41,7 +39,6 @@ from vitalseal.errors import UserError
 CHUNK_ROWS = 1000  # of an answer in memory at once: 22 MB if each is a waveform
 AT_ONCE = 5000  # readings that are made ready together, while others are under way
 MANAGING_S = 600.0  # a measurement of a hundred million rows is not dropped within the time of a request
-MAX_TOKEN = 4096  # bytes of a token file
 
 _DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?", re.ASCII)
 
@@ -56,11 +53,11 @@ class Connection:
         self._meanings = Meanings(config, title)
         self._client = InfluxDBClient(
             config.url,
-            _read_token(config) or "",  # without one it says nothing of itself
+            read_token(config) or "",  # without one it says nothing of itself
             timeout=round(config.timeout_s * 1000),
             enable_gzip=config.gzip,
             org=config.org,
-            ssl_context=_tls(config),
+            ssl_context=trust(config),
             retries=False,  # what failed is whoever asked for it to try again
         )
         self._writing = self._client.write_api(write_options=SYNCHRONOUS)
@@ -73,6 +70,13 @@ class Connection:
         """`lines` are acknowledged; raises RefusedError or TooLargeError besides."""
         with self._told(self._meanings.of_write):
             self._writing.write(self._config.bucket, self._config.org, lines, WritePrecision.NS)  # type: ignore[arg-type]
+
+    def post_own(self, line: bytes) -> None:
+        """`line`, without which nothing here works, is acknowledged."""
+        try:
+            self.post(line)
+        except (RefusedError, TooLargeError) as error:
+            raise self._meanings.wont(f"will not have a point of {line.partition(b' ')[0].decode()}: {error}") from None
 
     def query(self, text: str, within_s: float = 0) -> Iterator[Found]:
         """The answers to InfluxQL, as they come; `within_s`: more time than usual."""
@@ -210,10 +214,7 @@ class InfluxStore(InfluxReader):
         self._forget()
         refused: list[Refused] = []
         refused += self._requests.send(self._lines(batches, readings, refused))
-        try:
-            self._server.post(cursor_line(cursor))
-        except (RefusedError, TooLargeError) as error:
-            raise self._server.wont(f"will not have the cursor: {error}") from None
+        self._server.post_own(cursor_line(cursor))
         self._copies.settle()
         return tuple(refused)
 
@@ -224,7 +225,7 @@ class InfluxStore(InfluxReader):
             record = self.batch(log_index)
         except MalformedError:
             record = None
-        left = Erasure(self._server.manage, log_index, leaves, record).run(self._server.post)
+        left = Erasure(self._server.manage, log_index, leaves, record).run(self._server.post_own)
         self._forget()
         if left:
             raise self._server.wont(f"still has {left} rows of entry {log_index} that were to be deleted")
@@ -283,39 +284,6 @@ class InfluxStore(InfluxReader):
             raise self._server.finite(seconds)
         if seconds is None:
             logger.warning("%s: cannot be asked how long it keeps readings; make sure that it is for ever", self._title)
-
-
-def _read_token(config: InfluxConfig) -> str | None:
-    """The first line of the token file, which only its owner may read; raises UserError."""
-    path = config.token_file
-    if path is None:
-        return None
-    try:
-        # The mode is that of the opened file, not of whatever the name points to a moment later.
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(MAX_TOKEN + 1)
-    except OSError as error:
-        raise UserError(f"token_file {path}: {error.strerror or error}") from None
-    if not stat.S_ISREG(mode) or mode & 0o077:
-        raise UserError(f"token_file {path}: others may read it (mode {stat.S_IMODE(mode):04o}); run  chmod 600 {path}")
-    line = data.partition(b"\n")[0].strip()
-    if not line or len(data) > MAX_TOKEN or not re.fullmatch(rb"[!-~]+", line):
-        raise UserError(f"token_file {path}: its first line is no token")
-    return line.decode("ascii")
-
-
-def _tls(config: InfluxConfig) -> ssl.SSLContext | None:
-    """What believes the configuration's CA and no other; None where there is none. Raises UserError."""
-    if config.ca is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_verify_locations(config.ca)
-    except OSError as error:  # ssl.SSLError is one
-        raise UserError(f"[influx] ca = {config.ca}: {error.strerror or error}") from None
-    return context
 
 
 def _seconds(duration: object) -> int | None:

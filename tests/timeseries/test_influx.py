@@ -581,6 +581,29 @@ def test_row_moved_within_its_device_is_erased(store, config, influx_server):
     assert list(store.readings()) == items[:1]
 
 
+def test_erasure_that_was_cut_off_is_finished(store, monkeypatch):
+    """The rows were deleted, the record's span still told of them: the next time it does not."""
+    put(store, 0, [at(0), at(1), wave(2)])
+
+    def gone(_):
+        raise StoreAwayError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._server, "post", gone)
+        with pytest.raises(StoreAwayError):
+            store.erase(0, [3])
+    assert store.batch(0).span_ns == (b.NOW_NS, b.NOW_NS + 2 * 10**9)
+    store.erase(0, [3])
+    assert store.batch(0).span_ns == (b.NOW_NS, b.NOW_NS + 10**9)
+
+
+def test_cursor_that_the_server_will_not_have_is_a_line(store, config, influx_server):
+    """Somebody wrote text where it stands."""
+    influx_server.write('ledger_cursor entries="5" 0', config.bucket)
+    with raises_line(UserError, "ledger_cursor", "field type conflict"):
+        put(store, 0, [at(0)])
+
+
 def test_rows_without_a_readable_record_are_erased(store, config, influx_server):
     """Everything is looked through."""
     items = put(store, 4, [at(0), wave(1)]) + put(store, 20, [at(0), wave(1)], "wrist-2")
