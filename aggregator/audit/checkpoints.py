@@ -1,0 +1,104 @@
+"""Checkpoint records, judged by policy and tree: each must be a checkpoint of this log, as it was published."""
+
+from dataclasses import dataclass
+
+from aggregator.audit.findings import FORM, QUORUM, SIGNATURE, About, Book, Fault, Finding, What
+from aggregator.audit.private import Private
+from aggregator.audit.public import PublicLog
+from aggregator.audit.truth import Truth
+from aggregator.timeseries.base import ReadingStore
+from ledger import merkle
+from ledger.checkpoint import Checkpoint
+from ledger.errors import MalformedError, VerificationError
+from ledger.note import parse_note
+from ledger.policy import verify_log_signature, verify_quorum
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What a record is: `fault` None for a sound one; `size` that of the checkpoint in it, if it is of this log."""
+
+    fault: Fault | None
+    size: int = 0
+    logged_by: int | None = None
+
+
+class CheckpointRecords:
+    """The checkpoint records past `truth`'s start; `judge` when it is known which of them there have to be."""
+
+    def __init__(self, truth: Truth, store: ReadingStore, private: Private | None, book: Book) -> None:
+        self._truth, self._private, self._book = truth, private, book
+        self._logged_by: dict[int, int | None] = {}  # of those that are sound
+        self._bad: dict[int, tuple[Fault, int]] = {}
+        log = truth.log
+        for size, note in store.checkpoints():
+            if 0 < size <= truth.start or (size > log.size and log.has_grown_past(size - 1)):
+                continue
+            verdict = _judge(size, note, log, None if private is None else private.note(size))
+            if verdict.fault is None:
+                self._logged_by[size] = verdict.logged_by
+            else:
+                self._bad[size] = (verdict.fault, verdict.size)
+
+    def logged_by(self, size: int) -> int | None:
+        """The witnesses' time of the checkpoint of `size`; of the published one, if that record is not sound."""
+        return self._logged_by.get(size, self._truth.log.report.checkpoint.logged_by)
+
+    def judge(self, wanted: set[int]) -> None:
+        """Every record is counted or found; `wanted` are the sizes that there have to be."""
+        self._book.sound[About.CHECKPOINT] += len(self._logged_by)
+        missing = wanted - self._logged_by.keys() - self._bad.keys()
+        for size, ((step, why), really) in self._bad.items():
+            what, where, is_expected = What.EXTRA, f"checkpoint record {size}", self._is_expected(size, wanted)
+            if really in missing and not is_expected:
+                missing.discard(really)
+                detail = f"it stands under size {size}"
+                self._book.add(Finding(What.MOVED, About.CHECKPOINT, really, detail, where=where))
+                continue
+            if is_expected:
+                what = What.CHANGED
+            self._book.add(Finding(what, About.CHECKPOINT, size, why, where=where, step=step))
+        for size in missing:
+            detail = "batch records lead to it, and the database does not have it"
+            self._book.add(Finding(What.MISSING, About.CHECKPOINT, size, detail))
+
+    def _is_expected(self, size: int, wanted: set[int]) -> bool:
+        """Whether a record ought to stand under `size`, as far as can be known."""
+        if size in wanted:
+            return True
+        if self._private is not None:
+            return size > 0 and self._private.note(size) is not None
+        return 0 < size <= self._truth.log.size
+
+
+def _judge(size: int, note: bytes, log: PublicLog, published: bytes | None) -> _Verdict:
+    """The record under `size`; `published` is what was, None if that is not known."""
+    step = FORM
+    try:
+        parsed = parse_note(note, "checkpoint")
+        step = SIGNATURE
+        checkpoint, _ = verify_log_signature(parsed, log.policy)
+        step = QUORUM
+        logged_by, _ = verify_quorum(parsed, log.policy)
+    except MalformedError as error:
+        return _Verdict((FORM, str(error)))
+    except VerificationError as error:
+        return _Verdict((step, str(error)))
+    if why := _strange(checkpoint, log):
+        return _Verdict((SIGNATURE, why))
+    if checkpoint.size != size:
+        return _Verdict((0, f"it is the checkpoint of size {checkpoint.size}"), checkpoint.size)
+    if published is not None and published != note:
+        return _Verdict((0, "it is not byte for byte the checkpoint that was published"), size)
+    return _Verdict(None, size, logged_by)
+
+
+def _strange(checkpoint: Checkpoint, log: PublicLog) -> str:
+    """Why a signed checkpoint is not one of `log`; nothing if it is."""
+    if checkpoint.origin != log.origin:
+        return f"it is of the log {checkpoint.origin!a}"
+    if checkpoint.size > log.size:
+        return f"it is of size {checkpoint.size}, and the log has {log.size} entries"
+    if merkle.root_at(checkpoint.size, log.tree.hash_at) != checkpoint.root:
+        return "its root is not of this log's history: A SPLIT VIEW; keep it as evidence"
+    return ""
