@@ -26,7 +26,7 @@ from edge.thread import OutboxThread
 from edge.window import MAX_ASKING, MAX_UNACKNOWLEDGED, Place, Window
 from ledger.errors import MalformedError
 from ledger.events import ChainPlace
-from ledger.receipt import Message, Reason, Receipt, Reject, Status, Stored, Wanted, parse_message
+from ledger.receipt import ErasedNotice, Message, Reason, Receipt, Reject, Status, Stored, Wanted, parse_message
 
 # Places asked for again and remembered; the aggregator asks for the rest when it has these.
 MAX_WANTED = 4096
@@ -190,7 +190,10 @@ class Courier:
                     self._window.stored(place, time.monotonic())
             for message in messages:
                 if isinstance(message, Receipt):
-                    await self._take_receipt(await self._thread.call(self._book.accept, message))
+                    await self._take_outcome(await self._thread.call(self._book.accept, message), "a receipt")
+                elif isinstance(message, ErasedNotice):
+                    outcome = await self._thread.call(self._book.erase, message)
+                    await self._take_outcome(outcome, "a message that readings were erased")
                 elif isinstance(message, Reject):
                     await self._take_reject(message)
                 elif isinstance(message, Wanted):
@@ -224,14 +227,18 @@ class Courier:
                 " `vitalseal edge status` says more"
             )
 
-    async def _take_receipt(self, outcome: Outcome) -> None:
+    async def _take_outcome(self, outcome: Outcome, what: str) -> None:
         now = time.monotonic()
         for place in outcome.receipted:
             self._window.receipted(place, now)
         self.open_batches -= len(outcome.receipted)
         await self._reload_anchor()
         if outcome.fault is not None:
-            self._note_fault(f"a receipt was not believed: {outcome.fault}")
+            self._note_fault(f"{what} was not believed: {outcome.fault}")
+        if outcome.erased:
+            for place in outcome.erased:
+                self._fresh.pop(place, None)
+            _log.warning("%d batches are deleted: the log's operator has erased readings of them", len(outcome.erased))
         if outcome.stale:
             # The aggregator proves consistency from the size that our retained status states. `send` says it, so
             # that a dying connection holds up no answers; the next one begins with a status anyway.

@@ -66,6 +66,9 @@ def open_database(path: Path, owner: Owner) -> sqlite3.Connection:
                 f"outbox {path}: its file system allows no write-ahead log (journal mode {mode});"
                 " put `data` on a local disk"
             )
+        # What was deleted is overwritten, so that what was erased, or purged before that, is not found in the file.
+        # Accepting and sealing delete nothing, and pay nothing for it.
+        db.execute("PRAGMA secure_delete = ON")
         # WAL's default of NORMAL syncs at checkpoints only: a power cut would take accepted readings back.
         db.execute("PRAGMA synchronous = FULL")
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -119,6 +122,16 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else OutboxError
         raise kind(f"outbox {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def unless_locked() -> Iterator[None]:
+    """What a statement of this connection that is still open somewhere holds up is left for the next time."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_LOCKED:
+            raise
 
 
 def lock(path: Path) -> int:

@@ -53,6 +53,7 @@ class Keeper:
     async def keep(self) -> None:
         """Running time is counted, what is old and receipted deleted; runs until it is cancelled."""
         while True:
+            await self._thread.call(self._outbox.scrub)
             while await self._thread.call(self._outbox.purge, self._config().keep_days * _DAY_S):
                 pass
             self.say(await self._thread.call(self.relieve))

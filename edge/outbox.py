@@ -7,7 +7,8 @@ method of its rooms is one transaction, so a process killed at any point leaves 
     chain      a batch's header, signature and secret, and the chain's new end: together or not
     here       `stored` is a hint: losing it costs one resend. Verified receipts and the largest verified checkpoint:
                together or not; losing them costs one ask
-    overflow   the only one that deletes
+    overflow   deletes what has a verified receipt, and what there is no room for
+    erasing    deletes what the log calls erased, so that no byte of it is left
 
 Ages count the seconds that the agent has run (`lived_s`), not the wall clock: a gateway that boots in 1970 and
 then learns the date must not throw away everything at once.
@@ -33,6 +34,7 @@ from edge.database import (
     lock,
     open_database,
 )
+from edge.erasing import Erasing
 from edge.intake import Intake
 from edge.overflow import Overflow
 from edge.window import Place
@@ -41,7 +43,7 @@ from ledger.envelope import format_envelope
 from ledger.events import ChainPlace
 
 
-class Outbox(Intake, Chain, Overflow):
+class Outbox(Intake, Chain, Overflow, Erasing):
     """The writer; see the module. Make it, use it and close it in one thread."""
 
     def __init__(self, path: Path, owner: Owner) -> None:

@@ -45,7 +45,10 @@ class LastReject:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the agent noted: how it stood with the broker and why, gaps said and still to be said, and so on."""
+    """What the agent noted: how it stood with the broker and why, gaps said and still to be said, and so on.
+
+    `erased_batches` were deleted because the log's operator erased readings of them.
+    """
 
     broker: str
     broker_why: str
@@ -53,6 +56,7 @@ class Facts:
     gaps_declared: int
     gaps_pending: int
     purged_early: int
+    erased_batches: int
     epoch: int
 
 
@@ -121,6 +125,7 @@ class OutboxReader:
         return Facts(
             *self._row(
                 "SELECT broker, broker_why, over_budget, declared_gaps, (SELECT count(*) FROM gaps), purged_early,"
+                " erased_batches,"
                 " (SELECT epoch FROM chains ORDER BY chain DESC LIMIT 1) FROM state"
             )
         )

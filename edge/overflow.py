@@ -1,4 +1,4 @@
-"""The only room of the outbox that deletes.
+"""The room of the outbox that deletes, but for what the log calls erased (`erasing`).
 
 What it may delete, in this order:
 
@@ -13,12 +13,10 @@ Room is made in portions, down to 1 % below the budget, so that a full outbox do
 arrives; and a portion is one transaction, so that accepting never waits long for it.
 """
 
-import contextlib
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge.database import RECEIPTED, DiskFullError, explained
+from edge.database import RECEIPTED, DiskFullError, explained, unless_locked
 from edge.intake import GapReason
 from edge.store import Store
 
@@ -87,7 +85,7 @@ class Overflow(Store):
         try:
             # What is in the write-ahead log goes to where it belongs, so that the log begins again without growing. A
             # statement that failed and is still open somewhere keeps it from that until the next time.
-            with explained(self._path), _unless_locked():
+            with explained(self._path), unless_locked():
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             return self._purge_early(1)
         except DiskFullError:
@@ -148,12 +146,3 @@ class Overflow(Store):
             self._lose(db, GapReason.DISK_BUDGET, len(times), (min(times), max(times)))
             db.execute("UPDATE state SET dropped = dropped + ?, over_budget = 1", (len(times),))
             return len(times)
-
-
-@contextlib.contextmanager
-def _unless_locked() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_LOCKED:
-            raise

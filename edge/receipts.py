@@ -5,6 +5,9 @@
     3  each batch named is the entry at its index: our header, our signature, hashed, included
     4  one transaction: the batches are receipted, the checkpoint is our largest
 
+A message that readings were erased is checked in the same way, with the entry that says so in the place of ours, and
+deletes only what has a receipt for the very index that the entry names.
+
 A log that shows us two roots for one size is keeping two histories. Both signed checkpoints go into an evidence
 file: together they convict the log (and a quorum of witnesses) before anyone, without us.
 """
@@ -23,7 +26,15 @@ from ledger.checkpoint import Checkpoint
 from ledger.errors import LedgerError, VerificationError
 from ledger.note import parse_note
 from ledger.policy import Policy, verify_checkpoint
-from ledger.receipt import Receipt, SplitViewError, StaleReceiptError, verify_placed, verify_receipt
+from ledger.receipt import (
+    ErasedNotice,
+    Receipt,
+    SplitViewError,
+    StaleReceiptError,
+    verify_erased,
+    verify_placed,
+    verify_receipt,
+)
 
 # A log that goes on signing other roots convicts itself no further, and must not fill the disk.
 MAX_EVIDENCE = 100
@@ -33,16 +44,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a receipt.
+    """What came of a receipt, or of a message that something was erased.
 
     Attributes:
         receipted: the batches whose receipts were verified and committed.
+        erased: the batches that are deleted now.
         stale: nothing was wrong, but the proof starts at another checkpoint than our largest: the aggregator
             has to learn which that is, and answer again.
         fault: why the receipt, or a part of it, was not believed; None if all was well.
     """
 
     receipted: tuple[Place, ...] = ()
+    erased: tuple[Place, ...] = ()
     stale: bool = False
     fault: str | None = None
 
@@ -59,23 +72,58 @@ class ReceiptBook:
     def accept(self, receipt: Receipt) -> Outcome:
         """What `receipt` proves is committed; raises UserError only for the outbox's or the disk's sake."""
         last = self._outbox.anchor()
+        checkpoint = self._check(receipt, last)
+        if isinstance(checkpoint, Outcome):
+            return checkpoint
+        placed, fault = self._check_placed(receipt, checkpoint)
+        self._settle(receipt, checkpoint, last, list(placed.items()))
+        return Outcome(tuple(placed), fault=fault)
+
+    def erase(self, notice: ErasedNotice) -> Outcome:
+        """What `notice` proves to be erased is deleted; raises UserError only for the outbox's or the disk's sake."""
+        last = self._outbox.anchor()
+        checkpoint = self._check(notice, last)
+        if isinstance(checkpoint, Outcome):
+            return checkpoint
+        erased, fault = [], None
+        for item in notice.batches:
+            try:
+                verify_erased(item, checkpoint)
+                if item.entry.log_index >= item.index:
+                    raise VerificationError(f"entry {item.index} speaks of one that is not before it")  # noqa: TRY301 - the same fault
+            except VerificationError as error:
+                fault = fault or f"erased batch {item.epoch}/{item.seq}: {error}"
+            else:
+                erased.append(((item.epoch, item.seq), item.entry.log_index))
+        self._settle(notice, checkpoint, last, [])
+        return Outcome(erased=tuple(self._outbox.erase(erased)), fault=fault)
+
+    def _check(self, message: Receipt | ErasedNotice, last: Anchor | None) -> Checkpoint | Outcome:
+        """The checkpoint of `message`, if it is to be believed."""
         try:
-            checkpoint = verify_receipt(receipt, self._policy, self._origin, last)
+            checkpoint = verify_receipt(message, self._policy, self._origin, last)
         except StaleReceiptError:
             return Outcome(stale=True)
         except SplitViewError as error:
-            self._keep_split_view(error.checkpoint, receipt.checkpoint)
+            self._keep_split_view(error.checkpoint, message.checkpoint)
             return Outcome(fault=str(error))
         except LedgerError as error:
             return Outcome(fault=str(error))
         if checkpoint.size > MAX_SQLITE:
             # Anybody's log may sign what it likes; no honest one ever gets there.
             return Outcome(fault=f"a checkpoint of size {checkpoint.size} is larger than any log")
-        placed, fault = self._check_placed(receipt, checkpoint)
+        return checkpoint
+
+    def _settle(
+        self,
+        message: Receipt | ErasedNotice,
+        checkpoint: Checkpoint,
+        last: Anchor | None,
+        placed: list[tuple[Place, int]],
+    ) -> None:
         anchor = Anchor(checkpoint.size, checkpoint.root)
-        witnessed_s = 0 if anchor == last else self._witnessed_s(receipt.checkpoint)
-        self._outbox.settle(anchor, receipt.checkpoint, list(placed.items()), witnessed_s)
-        return Outcome(tuple(placed), fault=fault)
+        witnessed_s = 0 if anchor == last else self._witnessed_s(message.checkpoint)
+        self._outbox.settle(anchor, message.checkpoint, placed, witnessed_s)
 
     def _check_placed(self, receipt: Receipt, checkpoint: Checkpoint) -> tuple[dict[Place, int], str | None]:
         """Log index of each batch that the receipt proves, and what was wrong with another."""

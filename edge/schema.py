@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from ledger.batch import Header
 
-FORMAT = 3
+FORMAT = 4
 
 _STATE = """
 CREATE TABLE state (
@@ -34,7 +34,9 @@ CREATE TABLE state (
     dropped INTEGER NOT NULL DEFAULT 0, over_budget INTEGER NOT NULL DEFAULT 0,
     declared_gaps INTEGER NOT NULL DEFAULT 0,
     reject_epoch INTEGER, reject_seq INTEGER, reject_reason INTEGER, reject_detail TEXT,
-    reject_ns INTEGER                                               -- wall time of it
+    reject_ns INTEGER,                                              -- wall time of it
+    erased_batches INTEGER NOT NULL DEFAULT 0,                      -- at the log's word
+    to_scrub INTEGER NOT NULL DEFAULT 0                             -- the write-ahead log may have their bytes
 );
 """
 _SECOND = """
@@ -97,11 +99,18 @@ INSERT INTO chains (chain, key_id, epoch, next_seq, previous)
 DROP TABLE state1;
 {_THIRD}
 """  # noqa: S608 - constants only
+# Format 3 erased nothing.
+_FROM_FORMAT_3 = """
+ALTER TABLE state ADD COLUMN erased_batches INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN to_scrub INTEGER NOT NULL DEFAULT 0
+"""
 # Format 2 knew neither when something was refused, nor how its sources were.
 _FROM_FORMAT_2 = f"""
 ALTER TABLE state ADD COLUMN reject_ns INTEGER;
 {_THIRD}
+{_FROM_FORMAT_3}
 """
+_LATER = {2: _FROM_FORMAT_2, 3: _FROM_FORMAT_3}
 
 
 def make(db: sqlite3.Connection, device: str, origin: str) -> None:
@@ -111,8 +120,8 @@ def make(db: sqlite3.Connection, device: str, origin: str) -> None:
 
 def migrate(db: sqlite3.Connection, version: int, device: str, origin: str, key_id: bytes) -> None:
     """The outbox of format `version` has this one; the key of a chain of format 1: its last header's, else `key_id`."""
-    if version == FORMAT - 1:
-        _run(db, _FROM_FORMAT_2, {})
+    if version in _LATER:
+        _run(db, _LATER[version], {})
         return
     row = db.execute("SELECT header FROM batches ORDER BY seq DESC LIMIT 1").fetchone()
     sealed_by = key_id if row is None else Header.decode(row[0]).key_id

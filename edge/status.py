@@ -45,6 +45,7 @@ class Report:
         gaps_declared, gaps_pending: gap headers sealed, and reasons that the chain does not tell of yet.
         used_bytes, max_bytes: of the outbox's disk budget; `over_budget`: readings are dropped to keep it.
         purged_early: batches with a receipt that were deleted before `keep_days` for want of room.
+        erased_batches: that were deleted because the log's operator erased readings of them.
         disk_full: nothing can be accepted until there is room.
         clock: 0 unknown, 1 synchronised, 2 not synchronised; `clock_error_ns` its estimated error, if known.
     """
@@ -74,6 +75,7 @@ class Report:
     max_bytes: int
     over_budget: bool
     purged_early: int
+    erased_batches: int
     disk_full: bool
     clock: int
     clock_error_ns: int | None
@@ -153,6 +155,7 @@ def make_report(
         max_bytes=config.outbox.max_bytes,
         over_budget=bool(facts.over_budget),
         purged_early=facts.purged_early,
+        erased_batches=facts.erased_batches,
         disk_full=disk_full,
         clock=int(now.clock),
         clock_error_ns=now.error_ns,
@@ -175,6 +178,7 @@ def for_people(report: Report) -> str:
         ("  stored", f"{counts.stored} readings in {counts.batches_stored} batches"),
         ("  receipted", f"{counts.receipted} readings in {counts.batches_receipted} batches"),
         ("  dropped", f"{counts.dropped} readings"),
+        ("  erased", f"{report.erased_batches} batches, because the log's operator erased readings of them"),
         ("oldest unsent", "nothing waits" if oldest is None else f"{oldest} s"),
         ("gaps", f"{report.gaps_declared} declared in the chain, {report.gaps_pending} still to be"),
         ("outbox", f"{report.used_bytes / 1e6:.1f} of {report.max_bytes / 1e6:.0f} MB ({share} %)"),

@@ -4,6 +4,7 @@
     2  key event      a device's key is enrolled, rotated or revoked (`ledger.events`)
     3  key state      the root over all keys' states, so that "still good" can be shown (`ledger.keystate`)
     4  equivocation   two headers that one key signed for one place: the evidence, whole
+    5  erased         the log's operator has erased readings of a batch: which leaves
     6  commitment     the salted hash of a statement that stays private (who wears which sensor)
     7  closing        the last entry of a log: which log goes on
     8  opening        the first entry of a successor: where the log before it ended
@@ -15,10 +16,11 @@ an error. What no version may put into an entry: a health value, an identity, a 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, TypeAlias
 
 from ledger import canonical
-from ledger.batch import MAX_UINT64, Header, check_header_signature, check_origin
+from ledger.batch import MAX_READINGS, MAX_UINT64, Header, check_header_signature, check_origin
 from ledger.canonical import Value
 from ledger.errors import MalformedError
 from ledger.events import KEY_EVENT, KeyEvent, parse_event
@@ -26,7 +28,7 @@ from ledger.keys import SIGNATURE_SIZE
 
 MAX_ENTRY = 65_535  # tlog-tiles counts an entry's bytes in 16 bits
 MAX_HEADER = 1024 - 128  # so that a batch entry with its signature stays under 1 KB
-BATCH, KEY_STATE, EQUIVOCATION, COMMITMENT, CLOSING, OPENING = 1, 3, 4, 6, 7, 8
+BATCH, KEY_STATE, EQUIVOCATION, ERASED, COMMITMENT, CLOSING, OPENING = 1, 3, 4, 5, 6, 7, 8
 ENTRY_VERSION = 1
 MAX_KEYS = 2**32 - 1  # what a key state counts
 MAX_VKEY = 4096  # an origin of 255 bytes and an ML-DSA-44 key in base64 have 2 KB
@@ -98,6 +100,22 @@ class Equivocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Erased:
+    """Salt and bytes of these leaves of the batch at `log_index` were erased by the log's operator.
+
+    `leaves` are in ascending order. Their hashes are still there, so the batch's other leaves can be proven.
+    """
+
+    type: ClassVar[int] = ERASED
+    log_index: int
+    leaves: tuple[int, ...]
+
+    def encode(self) -> bytes:
+        """The entry's bytes."""
+        return canonical.encode((ERASED, ENTRY_VERSION, self.log_index, self.leaves))
+
+
+@dataclass(frozen=True, slots=True)
 class Closing:
     """Nothing comes after this entry: the log `successor`, signed by `keys` (vkeys), goes on."""
 
@@ -132,7 +150,9 @@ class UnknownEntry:
     version: int
 
 
-Entry: TypeAlias = BatchEntry | KeyEvent | KeyStateEntry | Equivocation | Commitment | Closing | Opening | UnknownEntry
+Entry: TypeAlias = (
+    BatchEntry | KeyEvent | KeyStateEntry | Equivocation | Erased | Commitment | Closing | Opening | UnknownEntry
+)
 
 
 def parse_entry(data: bytes) -> Entry:
@@ -198,6 +218,16 @@ def _equivocation(value: Value) -> Entry:
     return Equivocation(first, second)
 
 
+def _erased(value: Value) -> Erased:
+    _, _, index, leaves = canonical.fields(value, 4, "entry")
+    if type(leaves) is not tuple or not leaves:
+        raise MalformedError("erased: leaves are not an array of at least one")
+    numbers = tuple(canonical.uint(leaf, "erased: leaf", MAX_READINGS) for leaf in leaves)
+    if any(one >= next_one for one, next_one in pairwise(numbers)):
+        raise MalformedError("erased: leaves are not in ascending order")
+    return Erased(canonical.uint(index, "erased: log index", MAX_UINT64), numbers)
+
+
 def _commitment(value: Value) -> Entry:
     return Commitment(canonical.binary(canonical.fields(value, 3, "entry")[2], "entry: digest", 32))
 
@@ -224,6 +254,7 @@ _PARSERS: dict[int, Callable[[Value], Entry]] = {
     KEY_EVENT: _key_event,
     KEY_STATE: _key_state,
     EQUIVOCATION: _equivocation,
+    ERASED: _erased,
     COMMITMENT: _commitment,
     CLOSING: _closing,
     OPENING: _opening,

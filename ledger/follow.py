@@ -3,7 +3,7 @@
 A `Follower` is fed every entry in order. It holds the right edge of the tree, one record for each key and one head for
 each chain, so its size grows with the number of devices and not with that of entries; it can be written down and taken
 up again. What does not follow from the entries before is a *fault* of the log; what is properly on the log and still
-somebody's business - a declared gap, an outbox lost, a cloned key - is a *notice*.
+somebody's business - a declared gap, an outbox lost, a cloned key, readings erased - is a *notice*.
 """
 
 import json
@@ -20,6 +20,7 @@ from ledger.entry import (
     Commitment,
     Entry,
     Equivocation,
+    Erased,
     KeyStateEntry,
     Opening,
     UnknownEntry,
@@ -73,6 +74,7 @@ NAMES: dict[type[Entry], str] = {
     Revocation: "revocations",
     KeyStateEntry: "key states",
     Equivocation: "equivocations",
+    Erased: "erasures",
     Commitment: "commitments",
     Closing: "closings",
     Opening: "openings",
@@ -90,6 +92,7 @@ class Follower:
         self.entries: Counter[str] = Counter()
         self.bytes = 0
         self.readings = 0
+        self.erased = 0  # leaves; one that is named by two entries counts twice
         self.keys = KeyStates(origin)
         self.chains: dict[bytes, Chain] = {}
         self.closed: Closing | None = None
@@ -98,6 +101,8 @@ class Follower:
         # Anchors that were not held against the tree yet, each with the first entry that carries it.
         self._anchors: dict[Anchor, int] = {}
         self._checked: dict[Anchor, None] = {}
+        # Erasures whose batch was not looked up in the tree yet, by index.
+        self._erasures: dict[int, Erased] = {}
 
     def add(self, data: bytes, on_tile: OnTile | None = None) -> list[Finding]:
         """Takes in the next entry; what is wrong or worth telling about it.
@@ -142,10 +147,11 @@ class Follower:
             if hashes:
                 yield Tile(level, (self.size >> (8 * level)) // TILE_WIDTH, len(hashes)), hashes
 
-    def check_anchors(self, tree: TileReader) -> Iterator[Finding]:
-        """Every checkpoint that a device had verified when it sealed is a prefix of `tree`, or a finding says not.
+    def look_back(self, tree: TileReader) -> Iterator[Finding]:
+        """What points back into the log does so rightly, by the entries of `tree`, or a finding says not.
 
-        An anchor waits until the finding after its own is asked for: who breaks off is told the last one again.
+        That is every checkpoint that a device had verified when it sealed, and every batch of which readings were
+        erased. Each waits until the finding after its own is asked for: who breaks off is told the last one again.
 
         Raises:
             VerificationError: the tiles of `tree` do not lead to its root, so they tell nothing.
@@ -161,15 +167,20 @@ class Follower:
             self._checked[anchor] = None
             if len(self._checked) > MAX_REMEMBERED_ANCHORS:
                 del self._checked[next(iter(self._checked))]
+        for index, erased in list(self._erasures.items()):
+            tree.prove_inclusion(erased.log_index)
+            yield _erasure(index, erased, tree.entry(erased.log_index))
+            del self._erasures[index]
 
     def dump(self) -> str:
-        """Everything, as text for `load`; to be called when no anchor waits."""
+        """Everything, as text for `load`; to be called when nothing waits for `look_back`."""
         state = {
             "version": STATE_VERSION,
             "origin": self.origin,
             "size": self.size,
             "bytes": self.bytes,
             "readings": self.readings,
+            "erased": self.erased,
             "entries": dict(self.entries),
             "levels": [[item.hex() for item in level] for level in self._levels],
             "keys": [[record.encode().hex(), algorithm, key.hex()] for record, algorithm, key in self.keys.dump()],
@@ -201,6 +212,7 @@ class Follower:
             raise MalformedError(f"version {state['version']} is not this program's {STATE_VERSION}")
         follower = cls(state["origin"], registrars)
         follower.size, follower.bytes, follower.readings = (_int(state[name]) for name in ("size", "bytes", "readings"))
+        follower.erased = _int(state.get("erased", 0))  # what was written before there were erasures has none
         follower.entries.update({name: _int(count) for name, count in state["entries"].items()})
         follower._levels = [[bytes.fromhex(item) for item in level] for level in state["levels"]]
         widths = [(follower.size >> (8 * level)) % TILE_WIDTH for level in range(len(follower._levels))]
@@ -242,12 +254,11 @@ class Follower:
             case Enrolment() | Rotation() | Revocation():
                 yield from self._key_event(index, entry)
             case KeyStateEntry():
-                try:
-                    self.keys.check_entry(index, entry)
-                except VerificationError as error:
-                    yield Finding(index, "key-state", str(error), fault=True)
+                yield from self._key_state(index, entry)
             case Equivocation():
                 yield self._equivocation(index, entry)
+            case Erased():
+                yield from self._erased(index, entry)
             case Closing():
                 self.closed = entry
                 yield from _closing_faults(index, entry)
@@ -276,6 +287,20 @@ class Follower:
             reason = REASONS.get(event.reason, f"reason {event.reason}")
             where = f"from epoch {event.until[0]} seq {event.until[1]} on"
             yield Finding(index, "revoked", f"key {key.hex()} is revoked {where}: {reason}", fault=False, key_id=key)
+
+    def _key_state(self, index: int, entry: KeyStateEntry) -> Iterator[Finding]:
+        try:
+            self.keys.check_entry(index, entry)
+        except VerificationError as error:
+            yield Finding(index, "key-state", str(error), fault=True)
+
+    def _erased(self, index: int, entry: Erased) -> Iterator[Finding]:
+        self.erased += len(entry.leaves)
+        if entry.log_index < index:
+            self._erasures[index] = entry
+        else:
+            message = f"erases from entry {entry.log_index}, which is not before it"
+            yield Finding(index, "erased", message, fault=True)
 
     def _equivocation(self, index: int, entry: Equivocation) -> Finding:
         header = entry.header
@@ -342,6 +367,30 @@ def _closing_faults(index: int, entry: Closing) -> Iterator[Finding]:
             if name != entry.successor:
                 message = f"closing: a key of {name!a}, not of the successor {entry.successor!a}"
                 yield Finding(index, "closed", message, fault=True)
+
+
+def _erasure(index: int, erased: Erased, data: bytes) -> Finding:
+    """What entry `index` says of the entry that `data` is; its own form was judged when it was taken in."""
+    where = f"entry {erased.log_index}"
+    entry = _batch_in(data)
+    if entry is None:
+        return Finding(index, "erased", f"erases from {where}, which is no batch", fault=True)
+    header = Header.decode(entry.header)
+    if erased.leaves[-1] > header.count:
+        message = f"erases leaf {erased.leaves[-1]} of {where}, which has {header.count} readings"
+        return Finding(index, "erased", message, fault=True, key_id=header.key_id)
+    readings = len(erased.leaves) - (erased.leaves[0] == 0)
+    what = f"{readings} of {header.count} readings" + (" and the batch info" if erased.leaves[0] == 0 else "")
+    message = f"key {header.key_id.hex()} epoch {header.epoch} seq {header.seq}: {what} were erased ({where})"
+    return Finding(index, "erased", message, fault=False, key_id=header.key_id)
+
+
+def _batch_in(data: bytes) -> BatchEntry | None:
+    try:
+        entry = parse_entry(data)
+    except MalformedError:
+        return None
+    return entry if isinstance(entry, BatchEntry) else None
 
 
 def _notice(index: int, header: Header) -> Finding:

@@ -84,10 +84,11 @@ def fsck(
 
     Checked: the checkpoint under `policy`; every tile and bundle that its size implies, byte for byte; the root;
     every entry's form; each batch's origin, enrolment, device signature and place in its device's chain; every key
-    event's signatures, every key state, every evidence of equivocation. `paths` are all files below the log, if they
-    can be listed: each must be the checkpoint or a tile, and where it overlaps the tree it must agree with it,
-    left-over partial tiles included. With `trust`, only key events by these registrars count; without, any registrar's.
-    `tell` hears what the log reports of devices: gaps, clones, revocations.
+    event's signatures, every key state, every evidence of equivocation, every erasure. `paths` are all files below the
+    log, if they can be listed: each must be the checkpoint or a tile, and where it overlaps the tree it must agree with
+    it, left-over partial tiles included. With `trust`, only key events by these registrars count; without, any
+    registrar's.
+    `tell` hears what the log reports of devices: gaps, clones, revocations, erased readings.
 
     `save` is given the follower after every full tile; handed in again as `resume`, it goes on from there. Before it
     nothing is checked a second time, but for the bundle and tiles that were not full, which are other files now.
@@ -118,7 +119,7 @@ def fsck(
                 _judge(finding, report, tell)
         _check_other_bundles(fetch, bundle, entries, extras)
         if bundle.width == TILE_WIDTH:
-            for finding in log.check_anchors(tree):
+            for finding in log.look_back(tree):
                 _judge(finding, report, tell)
             save(log)
         progress(log.size, checkpoint.size)
@@ -127,7 +128,7 @@ def fsck(
     if log.root() != checkpoint.root:
         raise VerificationError(f"the entries do not lead to the root of the checkpoint of size {checkpoint.size}")
     report.ahead = _check_ahead(fetch, [tile for tiles in extras.values() for tile in tiles])
-    for finding in log.check_anchors(tree):
+    for finding in log.look_back(tree):
         _judge(finding, report, tell)
     save(log)
     return report

@@ -173,6 +173,8 @@ def _show(report: LogReport, notices: Counter[str], resumed_at: int) -> None:
     if log.size:
         print(f"  {log.bytes / log.size:.0f} bytes an entry")
     print(f"  readings committed to: {log.readings}, by {len(log.chains)} of {len(log.keys)} enrolled keys")
+    if log.erased:
+        print(f"  leaves erased by the operator: {log.erased}; their hashes stand, and every proof of other readings")
     for key, chain in sorted(log.chains.items()):
         print(f"  key {key.hex()[:16]}: unbroken to epoch {chain.epoch} seq {chain.seq}")
     if notices:

@@ -31,7 +31,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(6, "diastolic_pressure", "diastolic blood pressure", "mm[Hg]", ("8462-4",), (150022,), (20, 200)),
     Kind(7, "mean_pressure", "mean blood pressure", "mm[Hg]", ("8478-0",), (150023,), (25, 250)),
     Kind(8, "glucose_capillary", "glucose, capillary", "mg/dL", ("41653-7",), (160184,), (10, 1000)),
-    Kind(9, "glucose_cgm", "glucose, continuous", "mg/dL", ("99504-3",), (160184,), (10, 1000)),
+    Kind(9, "glucose_cgm", "glucose, continuous", "mg/dL", ("99504-3",), (160212,), (10, 1000)),
     Kind(10, "steps", "steps", "{steps}", ("55423-8",), (), (0, 200_000)),
     Kind(11, "rr_interval", "RR interval", "ms", ("8637-1",), (), (150, 4000)),
     Kind(12, "hrv_sdnn", "heart rate variability (SDNN)", "ms", ("80404-7",), (), (0, 500)),

@@ -1,23 +1,24 @@
-"""What the aggregator tells a device - stored, receipt, reject, wanted - and a device of itself (FORMAT.md section 9).
+"""What the aggregator tells a device, and a device of itself (FORMAT.md section 9).
 
 stored   the batch is committed; stop resending, send the next. Never a reason to delete.
 receipt  index, inclusion proof, checkpoint: the batch is on the log. A device that has verified it may delete.
 reject   the batch was not taken, and why.
 wanted   the log has these batches and lost what was in them; a device that keeps them still sends them again.
+erased   readings of these batches were erased: the device that has verified it deletes what it still keeps of them.
 status   the device is there (or, as its last will, is not), and the largest checkpoint that it has verified,
          so that receipts can carry a consistency proof from exactly there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from ledger import canonical
 from ledger.batch import MAX_UINT32, MAX_UINT64, Anchor
 from ledger.canonical import Value
 from ledger.checkpoint import Checkpoint
-from ledger.entry import BatchEntry
+from ledger.entry import MAX_ENTRY, BatchEntry, Erased, parse_entry
 from ledger.errors import MalformedError, VerificationError
 from ledger.merkle import MAX_PROOF, check_consistency, check_inclusion, hash_leaf, join_path, split_path
 from ledger.note import parse_note
@@ -27,6 +28,7 @@ MESSAGE_VERSION = 1
 MAX_MESSAGE = 64 * 1024
 MAX_PLACED = 1024  # more than the 256 batches that a device keeps in flight
 MAX_WANTED = 256  # as many as a device may have in flight
+MAX_ERASED = 256  # more than fit into a message with their proofs
 MAX_DETAIL = 200
 MAX_STATUS = 16  # its three small integers take at most 12
 
@@ -115,6 +117,40 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class ErasedBatch:
+    """Of the batch (epoch, seq) the log's entry `index` says which leaves were erased; the inclusion proof of that."""
+
+    epoch: int
+    seq: int
+    index: int
+    entry: Erased
+    inclusion: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedNotice:
+    """A checkpoint, its consistency with the one that the device had, and the device's batches that were erased from.
+
+    The log index of each batch is in its entry. A device that keeps a batch deletes all of it: the batch secret would
+    bring the erased salts back.
+    """
+
+    checkpoint: bytes
+    old_size: int
+    consistency: tuple[bytes, ...]
+    batches: tuple[ErasedBatch, ...]
+
+    def encode(self) -> bytes:
+        """The message's bytes."""
+        batches = tuple(
+            (item.epoch, item.seq, item.index, item.entry.encode(), join_path(item.inclusion)) for item in self.batches
+        )
+        return canonical.encode(
+            (MESSAGE_VERSION, 5, self.checkpoint, self.old_size, join_path(self.consistency), batches)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A device is connected or gone; `size` is that of its largest verified checkpoint."""
 
@@ -126,7 +162,8 @@ class Status:
         return canonical.encode((MESSAGE_VERSION, int(self.online), self.size))
 
 
-Message: TypeAlias = Stored | Receipt | Reject | Wanted
+Message: TypeAlias = Stored | Receipt | Reject | Wanted | ErasedNotice
+_Item = TypeVar("_Item", Placed, ErasedBatch)
 
 
 class StaleReceiptError(VerificationError):
@@ -149,12 +186,7 @@ def parse_message(data: bytes) -> Message:
         case (1, 1, epoch, seq, index):
             return Stored(*_place(epoch, seq), canonical.uint(index, "stored: index", MAX_UINT64))
         case (1, 2, checkpoint, old_size, consistency, tuple(placed)) if len(placed) <= MAX_PLACED:
-            return Receipt(
-                canonical.binary(checkpoint, "receipt: checkpoint", 1, MAX_MESSAGE),
-                canonical.uint(old_size, "receipt: old size", MAX_UINT64),
-                _path(consistency, "receipt: consistency proof"),
-                tuple(_placed(item) for item in placed),
-            )
+            return Receipt(*_extended(checkpoint, old_size, consistency, "receipt"), tuple(map(_placed, placed)))
         case (1, 3, epoch, seq, reason, detail):
             place = (None, None) if epoch is None and seq is None else _place(epoch, seq)
             return Reject(
@@ -165,8 +197,10 @@ def parse_message(data: bytes) -> Message:
             )
         case (1, 4, tuple(places)) if 1 <= len(places) <= MAX_WANTED:
             return Wanted(tuple(_place(*canonical.fields(place, 2, "wanted: batch")) for place in places))
+        case (1, 5, checkpoint, old_size, consistency, tuple(batches)) if 1 <= len(batches) <= MAX_ERASED:
+            return ErasedNotice(*_extended(checkpoint, old_size, consistency, "erased"), tuple(map(_erased, batches)))
         case _:
-            raise MalformedError("message: neither stored, receipt, reject nor wanted of version 1")
+            raise MalformedError("message: neither stored, receipt, reject, wanted nor erased of version 1")
 
 
 def parse_status(data: bytes) -> Status:
@@ -179,8 +213,8 @@ def parse_status(data: bytes) -> Status:
     return Status(canonical.uint(online, "status: online", 1) == 1, canonical.uint(size, "status: size", MAX_UINT64))
 
 
-def verify_receipt(receipt: Receipt, policy: Policy, origin: str, last: Anchor | None) -> Checkpoint:
-    """The receipt's checkpoint: it satisfies `policy` and extends `last`, the device's largest verified one.
+def verify_receipt(receipt: Receipt | ErasedNotice, policy: Policy, origin: str, last: Anchor | None) -> Checkpoint:
+    """The message's checkpoint: it satisfies `policy` and extends `last`, the device's largest verified one.
 
     Raises:
         MalformedError: the checkpoint is not a signed checkpoint.
@@ -209,12 +243,44 @@ def verify_placed(placed: Placed, checkpoint: Checkpoint, header: bytes, signatu
     check_inclusion(placed.index, checkpoint.size, leaf, placed.inclusion, checkpoint.root)
 
 
+def verify_erased(batch: ErasedBatch, checkpoint: Checkpoint) -> None:
+    """The log says at `batch.index` that leaves were erased; raises VerificationError.
+
+    Whose batch it is that lies at the log index in the entry, only the device's own receipt tells.
+    """
+    leaf = hash_leaf(batch.entry.encode())
+    check_inclusion(batch.index, checkpoint.size, leaf, batch.inclusion, checkpoint.root)
+
+
 def _place(epoch: Value, seq: Value) -> tuple[int, int]:
     return canonical.uint(epoch, "message: epoch", MAX_UINT32), canonical.uint(seq, "message: seq", MAX_UINT64)
 
 
 def _path(value: Value, what: str) -> tuple[bytes, ...]:
     return tuple(split_path(canonical.binary(value, what, 0, 32 * (MAX_PROOF + 1)), what))
+
+
+def _extended(
+    checkpoint: Value, old_size: Value, consistency: Value, what: str
+) -> tuple[bytes, int, tuple[bytes, ...]]:
+    return (
+        canonical.binary(checkpoint, f"{what}: checkpoint", 1, MAX_MESSAGE),
+        canonical.uint(old_size, f"{what}: old size", MAX_UINT64),
+        _path(consistency, f"{what}: consistency proof"),
+    )
+
+
+def _erased(item: Value) -> ErasedBatch:
+    epoch, seq, index, entry, inclusion = canonical.fields(item, 5, "erased: batch")
+    erased = parse_entry(canonical.binary(entry, "erased: entry", 1, MAX_ENTRY))
+    if not isinstance(erased, Erased):
+        raise MalformedError("erased: the entry is of another type")
+    return ErasedBatch(
+        *_place(epoch, seq),
+        canonical.uint(index, "erased: index", MAX_UINT64),
+        erased,
+        _path(inclusion, "erased: inclusion proof"),
+    )
 
 
 def _placed(item: Value) -> Placed:
@@ -230,14 +296,33 @@ def split_receipts(
     checkpoint: bytes, old_size: int, consistency: Sequence[bytes], placed: Sequence[Placed]
 ) -> list[Receipt]:
     """Receipts for all of `placed` under one checkpoint, each within the size of a message."""
-    room = MAX_MESSAGE - len(checkpoint) - 32 * len(consistency) - 64
-    portions: list[list[Placed]] = [[]]
+    room = _room(checkpoint, consistency)
+    portions = _portions(placed, room, lambda item: 32 * len(item.inclusion) + 32) or [()]
+    return [Receipt(checkpoint, old_size, tuple(consistency), portion) for portion in portions]
+
+
+def split_erased(
+    checkpoint: bytes, old_size: int, consistency: Sequence[bytes], batches: Sequence[ErasedBatch]
+) -> list[ErasedNotice]:
+    """Notices of all of `batches` under one checkpoint, each within the size of a message."""
+    room = _room(checkpoint, consistency)
+    portions = _portions(batches, room, lambda item: 32 * len(item.inclusion) + len(item.entry.encode()) + 48)
+    return [ErasedNotice(checkpoint, old_size, tuple(consistency), portion) for portion in portions]
+
+
+def _room(checkpoint: bytes, consistency: Sequence[bytes]) -> int:
+    return MAX_MESSAGE - len(checkpoint) - 32 * len(consistency) - 64
+
+
+def _portions(items: Sequence[_Item], room: int, size_of: Callable[[_Item], int]) -> list[tuple[_Item, ...]]:
+    """`items` in order, in portions each of which takes `room` bytes at most, if one item does."""
+    portions: list[list[_Item]] = []
     used = 0
-    for item in placed:
-        size = 32 * len(item.inclusion) + 32
-        if used + size > room and portions[-1]:
+    for item in items:
+        size = size_of(item)
+        if used + size > room or not portions:
             portions.append([])
             used = 0
         portions[-1].append(item)
         used += size
-    return [Receipt(checkpoint, old_size, tuple(consistency), tuple(portion)) for portion in portions]
+    return [tuple(portion) for portion in portions]

@@ -167,11 +167,11 @@ class Monitor:
         self._state.save()
 
     def _settle(self, tree: TileReader, note: Note) -> None:
-        """No anchor waits, so that what is known of the entries can be saved.
+        """Nothing waits to be looked up, so that what is known of the entries can be saved.
 
         One whose evidence cannot be fetched goes on waiting, as do those behind it.
         """
-        for finding in self._memory.log.check_anchors(tree):
+        for finding in self._memory.log.look_back(tree):
             self._report(finding, tree.entry(finding.index), tree, note)
         self._settled = True
 

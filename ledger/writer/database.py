@@ -1,7 +1,9 @@
 """The sequencer database of a log on one machine: its schema, made and opened.
 
     entries       the order: every committed entry, a batch with its place in its device's chain
-    payloads      the private half of each batch
+    payloads      the private half of each batch, as it was committed; zeros where `later` has it since
+    later         the newest is what counts: a payload that came back, or what an erasure left of one (`erasing`)
+    erased        each entry that says that leaves of a batch were erased, and whether no byte of them is here any more
     missing       the batches whose payload is not here: replayed from the public log after a restore
     returned      those of them whose payload a device has sent again, in the order in which they came
     checkpoints   every checkpoint that was signed here, and the one up to which a restore replayed
@@ -19,15 +21,14 @@ from ledger.writer.files import fatal, make_private, sync_directory, sync_file
 from ledger.writer.storage import StorageError
 
 DATABASE = "sequencer.db"
-DATABASE_VERSION = 3
-_MIGRATED = 2  # the version before, which the writer brings up
+DATABASE_VERSION = 4
 MAX_SQLITE = 2**63 - 1  # a larger number is in no column, so nothing is found for it
 # 16 MB. What many commits change is copied into the database once. At SQLite's own 1000, five commits of 256 batches by
 # 100 devices, the copying is a fifth of the time that appending takes.
 _WAL_PAGES = 4000
 _COPY_PAGES = 256  # 1 MB, copied between two reports of progress
 
-# Logs of version 2 are out there, and a log has to live: it lacks just this.
+# Logs of older versions are out there, and a log has to live: the writer brings them up, and they lack just this.
 _SINCE_VERSION_3 = """
 CREATE TABLE missing (
     chain INTEGER NOT NULL REFERENCES chains, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
@@ -36,6 +37,15 @@ CREATE TABLE missing (
 CREATE TABLE returned (number INTEGER PRIMARY KEY, idx INTEGER NOT NULL) STRICT;
 CREATE TABLE replayed (first INTEGER PRIMARY KEY, size INTEGER NOT NULL) STRICT;
 """
+_SINCE_VERSION_4 = """
+CREATE TABLE later (number INTEGER PRIMARY KEY, idx INTEGER NOT NULL, payload BLOB NOT NULL) STRICT;
+CREATE INDEX later_by_idx ON later (idx);
+CREATE TABLE erased (
+    batch INTEGER NOT NULL, entry INTEGER NOT NULL, done INTEGER NOT NULL, PRIMARY KEY (batch, entry)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX to_erase ON erased (batch) WHERE NOT done;
+"""
+_LACKING = {2: _SINCE_VERSION_3 + _SINCE_VERSION_4, 3: _SINCE_VERSION_4}  # by version
 _SCHEMA = f"""
 CREATE TABLE chains (number INTEGER PRIMARY KEY, key_id BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE entries (
@@ -50,6 +60,7 @@ CREATE TABLE checkpoints (
     published INTEGER NOT NULL
 ) STRICT;
 {_SINCE_VERSION_3}
+{_SINCE_VERSION_4}
 PRAGMA user_version = {DATABASE_VERSION};
 """
 
@@ -87,7 +98,7 @@ def open_database(data: Path) -> sqlite3.Connection:
         raise StorageError(f"{path}: cannot be read: {error}") from None
     if version != DATABASE_VERSION:
         connection.close()
-        what_to_do = "; start its aggregator once, which brings it up" if version == _MIGRATED else ""
+        what_to_do = "; start its aggregator once, which brings it up" if version in _LACKING else ""
         raise StorageError(
             f"{path}: is of version {version}, not of this program's version {DATABASE_VERSION}{what_to_do}"
         )
@@ -95,7 +106,7 @@ def open_database(data: Path) -> sqlite3.Connection:
 
 
 def open_for_writing(data: Path) -> sqlite3.Connection:
-    """The sequencer database of `data` for its one writer, of this version if it was of the one before.
+    """The sequencer database of `data` for its one writer, of this version if it was of one before.
 
     Raises StorageError.
     """
@@ -108,19 +119,19 @@ def open_for_writing(data: Path) -> sqlite3.Connection:
                 raise StorageError(f"{path}: this file system does not let SQLite keep a write-ahead log")  # noqa: TRY301 - raised here, closed below
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-            if connection.execute("PRAGMA user_version").fetchone()[0] == _MIGRATED:
-                _migrate(connection)
+            if lacking := _LACKING.get(connection.execute("PRAGMA user_version").fetchone()[0]):
+                _migrate(connection, lacking)
     except StorageError:
         connection.close()
         raise
     return connection
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
-    """The database of version 2 is of version 3, or as it was; no entry and no payload is touched."""
+def _migrate(connection: sqlite3.Connection, lacking: str) -> None:
+    """The database of an older version is of this one, or as it was; no entry and no payload is touched."""
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        for statement in _SINCE_VERSION_3.split(";\n"):
+        for statement in lacking.split(";\n"):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {DATABASE_VERSION}")
 

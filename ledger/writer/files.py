@@ -74,13 +74,21 @@ def sync_directory(directory: Path) -> None:
 
 def lock(path: Path) -> IO[str]:
     """An exclusive lock that the kernel drops with the process, however it ends."""
+    file = try_lock(path)
+    if file is None:
+        raise StorageError(f"{path}: another process has it; stop that one first")
+    return file
+
+
+def try_lock(path: Path) -> IO[str] | None:
+    """As `lock`; None if another process has it."""
     with fatal(path):
         file = path.open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise StorageError(f"{path}: another process has it; stop that one first") from None
+        return None
     return file
 
 

@@ -19,9 +19,11 @@ from itertools import islice
 from pathlib import Path
 
 from ledger.batch import Header
-from ledger.entry import BATCH, COMMITMENT, BatchEntry, parse_entry
+from ledger.entry import BATCH, COMMITMENT, BatchEntry, Entry, Erased, parse_entry
+from ledger.errors import LedgerError
 from ledger.leaves import check_leaves
 from ledger.writer.database import DATABASE, open_for_writing
+from ledger.writer.erasing import NO_LEAVES, empty_wal, overwrite, without
 from ledger.writer.files import fatal, lock, make_parents, replace_file, sync_directory
 from ledger.writer.payload import parse_payload
 from ledger.writer.reader import LocalReader
@@ -31,6 +33,7 @@ GUARD = "guard"
 FROZEN = "frozen"
 _STAGING = "staging"
 _IN_BULK = (BATCH, COMMITMENT)  # types that are never listed, so that they cost no second index
+_ERASED_AT_ONCE = 64  # batches at a start; as many as a few MB of write-ahead log take
 
 
 class LocalStorage(LocalReader):
@@ -66,6 +69,7 @@ class LocalStorage(LocalReader):
                 shutil.rmtree(data / _STAGING, ignore_errors=True)
                 (data / _STAGING).mkdir()
                 self._public.mkdir(exist_ok=True)
+            self._finish_erasures()
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -78,12 +82,16 @@ class LocalStorage(LocalReader):
             first = self._size
             known = len(self._chains)
             rows = []
+            erased = []
             for index, item in enumerate(group, first):
                 place: tuple[int | None, ...] = (None, None, None)
+                entry = None if item.place else parse_entry(item.entry)
+                if isinstance(entry, Erased) and entry.log_index < index:
+                    erased.append((entry.log_index, index))
                 if item.place:
                     chain = self._chains.setdefault(item.place.key_id, len(self._chains))
                     place = (chain, item.place.epoch, item.place.seq)
-                rows.append((index, _kind(item), item.entry, *place))
+                rows.append((index, _kind(entry), item.entry, *place))
             chains = [(number, key_id) for key_id, number in islice(self._chains.items(), known, None)]
             payloads = [(at, item.payload) for at, item in enumerate(group, first) if item.payload is not None]
             missing = [row[3:] for row, item in zip(rows, group, strict=True) if item.place and item.payload is None]
@@ -95,6 +103,7 @@ class LocalStorage(LocalReader):
                 self._writing.executemany("INSERT INTO payloads VALUES (?, ?)", payloads)
                 self._writing.executemany("INSERT INTO missing VALUES (?, ?, ?)", missing)
                 self._writing.executemany("INSERT INTO notable VALUES (?, ?)", notable)
+                self._writing.executemany("INSERT INTO erased VALUES (?, ?, FALSE)", erased)
             self._size = first + len(group)
             return first
 
@@ -109,9 +118,56 @@ class LocalStorage(LocalReader):
             self._writing.execute("BEGIN IMMEDIATE")
             done = self._writing.execute("DELETE FROM missing WHERE chain = ? AND epoch = ? AND seq = ?", row[1:])
             if done.rowcount:
-                self._writing.execute("INSERT INTO payloads VALUES (?, ?)", (index, payload))
+                # Under the lock: what is called erased from here on, `erase` finds in this payload.
+                overwrite(self._writing, index, without(entry, payload, self._erased_leaves(index)))
                 self._writing.execute("INSERT INTO returned (idx) VALUES (?)", (index,))
             return bool(done.rowcount)
+
+    def erase(self, batches: Sequence[int]) -> bool:
+        """Overwritten in one transaction, then out of the write-ahead log too; see `Storage.erase`."""
+        with self._write_lock, self._durable(self._data / DATABASE):
+            kept = {index: self._what_is_left(index) for index in batches}
+            with self._writing:
+                self._writing.execute("BEGIN IMMEDIATE")
+                for index, payload in kept.items():
+                    if payload is not None:
+                        overwrite(self._writing, index, payload)
+            # Killed here, the log's pages with the bytes are still in the write-ahead log: so it is not done yet.
+            if not empty_wal(self._writing):
+                return False
+            with self._writing:
+                self._writing.execute("BEGIN IMMEDIATE")
+                done = [(index,) for index in batches]
+                self._writing.executemany("UPDATE erased SET done = TRUE WHERE batch = ?", done)
+        return True
+
+    def _what_is_left(self, index: int) -> bytes | None:
+        """The payload of `index` without what was erased; None if that is how it is, or there is none."""
+        payload = self.payload(index)
+        if payload is None:
+            return None
+        entry = parse_entry(next(self.entries(index, index + 1)))
+        if not isinstance(entry, BatchEntry):
+            raise StorageError(f"entry {index} is no batch, and has a payload; the database is damaged")
+        try:
+            kept = without(entry, payload, self._erased_leaves(index))
+        except LedgerError:
+            # Somebody has changed it, so that it proves nothing; what was to be erased may be in it all the same.
+            kept = NO_LEAVES
+        return kept if kept != payload else None
+
+    def _erased_leaves(self, index: int) -> set[int]:
+        """The leaves of the batch `index` that entries call erased."""
+        entries = (parse_entry(data) for at in self.erasures(index) for data in self.entries(at, at + 1))
+        return {leaf for entry in entries if isinstance(entry, Erased) for leaf in entry.leaves}
+
+    def _finish_erasures(self) -> None:
+        """What was to be erased when the last writer ended, or was replayed from the public log, is; as far as it can.
+
+        The rest goes on waiting: `to_erase` has it.
+        """
+        while (batches := self.to_erase(_ERASED_AT_ONCE)) and self.erase(batches):
+            pass
 
     def mark_replayed(self, first: int, size: int) -> None:
         """Of the checkpoints larger than `first` and up to `size` this database knows the last one at most."""
@@ -204,6 +260,6 @@ class LocalStorage(LocalReader):
         return path
 
 
-def _kind(item: Submission) -> int:
+def _kind(entry: Entry | None) -> int:
     """The entry's type; that of a batch is known from its place, without parsing it again on the hot path."""
-    return BATCH if item.place else parse_entry(item.entry).type
+    return BATCH if entry is None else entry.type

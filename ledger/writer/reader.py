@@ -62,8 +62,10 @@ class LocalReader:
         return row[0] if row else 0
 
     def payload(self, index: int) -> bytes | None:
-        """The payload of entry `index`."""
-        row = self._row("SELECT payload FROM payloads WHERE idx = ?", index)
+        """The payload of entry `index`: the newest that was written later, or the one that came with it."""
+        later = "SELECT payload FROM later WHERE idx = ?1 ORDER BY number DESC LIMIT 1"
+        query = f"SELECT coalesce(({later}), (SELECT payload FROM payloads WHERE idx = ?1))"  # noqa: S608 - constants
+        row = self._row(query, index)
         return row[0] if row else None
 
     def find(self, place: Place) -> tuple[int, bytes] | None:
@@ -137,9 +139,16 @@ class LocalReader:
         row = self._row("SELECT count(*) FROM missing")
         return row[0] if row else 0
 
+    def lacks(self, place: Place) -> bool:
+        """Whether the batch at `place` has no payload, or not all of it."""
+        query = f"SELECT 1 FROM missing WHERE {_CHAIN} AND epoch = ? AND seq = ?"  # noqa: S608 - a constant
+        return self._row(query, place.key_id, place.epoch, place.seq) is not None
+
     def missing_payloads(self, key_id: bytes, limit: int) -> list[Place]:
         """The last batches of a device's chain whose payload is missing, newest first."""
-        query = f"SELECT epoch, seq FROM missing WHERE {_CHAIN} {_LAST_OF_MANY}"  # noqa: S608 - constants
+        erased = "SELECT 1 FROM entries JOIN erased ON batch = idx WHERE (entries.chain, entries.epoch, entries.seq) ="
+        wanted = f"NOT EXISTS ({erased} (missing.chain, missing.epoch, missing.seq))"
+        query = f"SELECT epoch, seq FROM missing WHERE {_CHAIN} AND {wanted} {_LAST_OF_MANY}"  # noqa: S608 - constants
         with self._read_lock, fatal(self._data / DATABASE):
             rows = self._reading.execute(query, (key_id, limit)).fetchall()
         return [Place(key_id, *row) for row in rows]
@@ -149,6 +158,18 @@ class LocalReader:
         query = "SELECT number, idx FROM returned WHERE number > ? ORDER BY number LIMIT ?"
         with self._read_lock, fatal(self._data / DATABASE):
             return self._reading.execute(query, (after, limit)).fetchall()
+
+    def to_erase(self, limit: int) -> list[int]:
+        """At most `limit` batches of which bytes that an entry calls erased may still be here."""
+        query = "SELECT DISTINCT batch FROM erased WHERE NOT done ORDER BY batch LIMIT ?"
+        with self._read_lock, fatal(self._data / DATABASE):
+            return [batch for (batch,) in self._reading.execute(query, (limit,)).fetchall()]
+
+    def erasures(self, index: int) -> list[int]:
+        """The entries that say that leaves of the batch `index` were erased."""
+        with self._read_lock, fatal(self._data / DATABASE):
+            rows = self._reading.execute("SELECT entry FROM erased WHERE batch = ? ORDER BY entry", (index,)).fetchall()
+        return [entry for (entry,) in rows]
 
     def _read_of_old(self, path: str) -> bytes | None:
         """As `read`; a partial tile that is not there, from the wider one of the newest tree.

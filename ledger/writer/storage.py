@@ -86,15 +86,41 @@ class Storage(Notable, Protocol):
     def missing_payloads(self, key_id: bytes, limit: int) -> list[Place]:
         """At most `limit` batches of this device's chain whose payload is missing, newest first.
 
-        A device drops what it keeps oldest first, so what is asked for in this order comes before what is gone.
+        A device drops what it keeps oldest first, so what is asked for in this order comes before what is gone. Those
+        of which something was erased are not among them: the device was told to delete them.
         """
+        ...
+
+    def lacks(self, place: Place) -> bool:
+        """Whether the payload of the batch at `place` is missing, or a part of it."""
         ...
 
     def put_payload(self, index: int, payload: bytes) -> bool:
         """Durably puts back the payload of entry `index`; False, and nothing changed, if it was not missing.
 
+        Of leaves that an entry calls erased only the hashes are written.
+
         Raises:
             LedgerError: its leaves do not lead to the root in the batch's header.
+        """
+        ...
+
+    def erasures(self, index: int) -> list[int]:
+        """The entries (`ledger.entry.Erased`) that say that leaves of the batch `index` were erased, in order."""
+        ...
+
+    def to_erase(self, limit: int) -> list[int]:
+        """At most `limit` batches of which leaves that such an entry names may still be in a file, in order.
+
+        From the moment when the entry is committed until `erase` has returned True.
+        """
+        ...
+
+    def erase(self, batches: Sequence[int]) -> bool:
+        """No byte of the leaves of `batches` that entries call erased is in any file; their hashes are.
+
+        False if somebody reads an older state meanwhile, which may hold them: it is to be called again. Of a payload
+        that is not its batch's, nothing is left.
         """
         ...
 

@@ -10,7 +10,7 @@ from ledger.add_checkpoint import AddCheckpoint
 from ledger.batch import Anchor, Header, Notice
 from ledger.checkpoint import Checkpoint
 from ledger.completeness import RangeBatch, RangeProof
-from ledger.entry import BatchEntry, Closing, Commitment, KeyStateEntry, Opening, equivocation
+from ledger.entry import BatchEntry, Closing, Commitment, Erased, KeyStateEntry, Opening, equivocation
 from ledger.events import Enrolment, Revocation, Rotation
 from ledger.info import BatchInfo, Source
 from ledger.keystate import KeyRecord
@@ -18,7 +18,7 @@ from ledger.leaves import Leaf
 from ledger.note import Note, Signature
 from ledger.proof import LeafProof, ProofFile, ReadingProof
 from ledger.reading import Absent, Reading, Scalar, Waveform
-from ledger.receipt import Placed, Receipt, Reject, Status, Stored, Wanted
+from ledger.receipt import ErasedBatch, ErasedNotice, Placed, Receipt, Reject, Status, Stored, Wanted
 from ledger.status import StatusProof
 from ledger.tiles import ENTRIES, Tile
 
@@ -147,7 +147,9 @@ def equivocations(draw):
 
 closings = st.builds(Closing, origins, st.lists(printable, min_size=1, max_size=16).map(tuple))
 openings = st.builds(Opening, origins, uint64, hashes)
-all_entries = batch_entries | commitments | key_events | key_states | equivocations() | closings | openings
+leaf_numbers = st.sets(st.integers(0, 4095), min_size=1, max_size=20).map(lambda leaves: tuple(sorted(leaves)))
+erasures = st.builds(Erased, uint64, leaf_numbers)
+all_entries = batch_entries | commitments | key_events | key_states | equivocations() | erasures | closings | openings
 
 
 @st.composite
@@ -195,12 +197,15 @@ proof_files = st.builds(
 add_checkpoints = st.builds(AddCheckpoint, uint64, paths, notes)
 
 placed = st.builds(Placed, uint32, uint64, uint64, paths)
+erased = st.builds(ErasedBatch, uint32, uint64, uint64, erasures, paths)
+signed = st.binary(min_size=1, max_size=99)
 places = st.just((None, None)) | st.tuples(uint32, uint64)
 messages = (
     st.builds(Stored, uint32, uint64, uint64)
-    | st.builds(Receipt, st.binary(min_size=1, max_size=99), uint64, paths, st.lists(placed, max_size=4).map(tuple))
+    | st.builds(Receipt, signed, uint64, paths, st.lists(placed, max_size=4).map(tuple))
     | st.builds(lambda at, why, text: Reject(*at, why, text), places, st.integers(1, 255), printable)
     | st.builds(Wanted, st.lists(st.tuples(uint32, uint64), min_size=1, max_size=4).map(tuple))
+    | st.builds(ErasedNotice, signed, uint64, paths, st.lists(erased, min_size=1, max_size=4).map(tuple))
 )
 statuses = st.builds(Status, st.booleans(), uint64)
 

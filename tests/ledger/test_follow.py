@@ -26,6 +26,18 @@ def follow(entries, follower=None):
     return follower, [finding for entry in entries for finding in follower.add(entry)]
 
 
+def judge(log):
+    """A follower that has seen the vector `log`, and all that it found, of what points back too."""
+    registrars = None if log.trust is None else frozenset(who.public_key for who in log.trust)
+    follower, found = follow(log.entries, Follower(b.ORIGIN, registrars))
+    return follower, [*found, *follower.look_back(tree_of(log.entries, follower))]
+
+
+def tree_of(entries, follower):
+    """The tree of `entries`."""
+    return TileReader(b.log_files(entries).get, len(entries), follower.root())
+
+
 @pytest.mark.parametrize("size", [*range(22), 100, 254, 255, 256, 257, 511, 512, 513, len(ENTRIES) - 1, len(ENTRIES)])
 def test_follower_taken_up_again(size):
     """Dumped and loaded after any number of entries, it finds and holds in the end what an unbroken one does."""
@@ -63,19 +75,17 @@ def test_follower_root_at_every_size():
 def test_follower_of_a_sound_log(name):
     """A sound log has no fault, and its notices are those that it should have."""
     log = logs.sound()[name]
-    registrars = None if log.trust is None else frozenset(who.public_key for who in log.trust)
-    _, found = follow(log.entries, Follower(b.ORIGIN, registrars))
+    _, found = judge(log)
     assert [finding for finding in found if finding.fault] == []
     kinds = [finding.kind for finding in found]
     assert {kind: kinds.count(kind) for kind in kinds} == log.notices
 
 
-@pytest.mark.parametrize("name", [name for name in logs.unsound() if "anchor to another root" not in name])
+@pytest.mark.parametrize("name", logs.unsound())
 def test_follower_of_an_unsound_log(name):
     """Every fault is found at its entry, and what follows is still taken in."""
     log = logs.unsound()[name]
-    registrars = None if log.trust is None else frozenset(who.public_key for who in log.trust)
-    follower, found = follow(log.entries, Follower(b.ORIGIN, registrars))
+    follower, found = judge(log)
     first = next(finding for finding in found if finding.fault)
     assert (first.index, first.malformed) == (log.fault, log.malformed)
     assert follower.size == len(log.entries)
@@ -121,11 +131,32 @@ def test_follower_whose_findings_of_anchors_are_not_taken():
     wrong = b.entry_of(logs.beat(anchor=Anchor(1, b.seed("another root"))))
     entries = [logs.ENROL, wrong]
     follower, _ = follow(entries)
-    tree = TileReader(b.log_files(entries).get, 2, follower.root())
-    told = [next(follower.check_anchors(tree)) for _ in range(2)]
+    tree = tree_of(entries, follower)
+    told = [next(follower.look_back(tree)) for _ in range(2)]
     assert [(finding.index, finding.kind) for finding in told] == [(1, "split-view")] * 2
-    assert list(follower.check_anchors(tree)) == told[:1]
-    assert list(follower.check_anchors(tree)) == []
+    assert list(follower.look_back(tree)) == told[:1]
+    assert list(follower.look_back(tree)) == []
+
+
+def test_follower_whose_findings_of_erasures_are_not_taken():
+    """So does an erasure; what it tells names the key, and how many readings of how many."""
+    entries = [logs.ENROL, logs.FULL, logs.erased(1, 0, 2)]
+    follower, _ = follow(entries)
+    told = [next(follower.look_back(tree_of(entries, follower))) for _ in range(2)]
+    assert list(follower.look_back(tree_of(entries, follower))) == told[:1]
+    assert list(follower.look_back(tree_of(entries, follower))) == []
+    what = f"key {logs.OLD.hex()} epoch 0 seq 0: 1 of 2 readings and the batch info were erased (entry 1)"
+    assert [(item.index, item.kind, item.fault, item.message) for item in told] == [(2, "erased", False, what)] * 2
+
+
+def test_follower_counts_what_was_erased():
+    """Every leaf that an entry names; what is written down knows it, and what was written before there were any."""
+    follower, _ = follow(logs.sound()["a reading erased twice"].entries)
+    assert follower.erased == 4
+    assert Follower.load(follower.dump()).erased == 4
+    state = json.loads(follower.dump())
+    del state["erased"]
+    assert Follower.load(json.dumps(state)).erased == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 255, 256, 300])

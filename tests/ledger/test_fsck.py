@@ -289,9 +289,9 @@ def test_log_with_every_type_of_entry():
     """What a log properly reports is counted and told, each once, and is no fault."""
     told = []
     report, _ = checked_by(WHOLE, tell=told.append)
-    expected = {"gap": 1, "outbox-lost": 1, "equivocation": 1, "revoked": 1, "closed": 1}
+    expected = {"gap": 1, "outbox-lost": 1, "equivocation": 1, "revoked": 1, "closed": 1, "erased": 1}
     assert report.notices == expected
-    assert [finding.kind for finding in told] == ["gap", "outbox-lost", "equivocation", "revoked", "closed"]
+    assert [finding.kind for finding in told] == ["gap", "outbox-lost", "equivocation", "revoked", "erased", "closed"]
     assert not any(finding.fault for finding in told)
     assert report.log.entries == {
         "openings": 1,
@@ -303,6 +303,7 @@ def test_log_with_every_type_of_entry():
         "equivocations": 1,
         "revocations": 1,
         "commitments": 541,
+        "erasures": 1,
         "closings": 1,
     }
 
@@ -364,7 +365,8 @@ def movable():
     """The faulty logs in which nothing says at which index it is."""
     fixed = (logs.OPENING, logs.CLOSING)
     found = {name: log for name, log in logs.unsound().items() if not any(entry in fixed for entry in log.entries)}
-    return [name for name in found if "key state" not in name and "anchor" not in name]
+    pointing = ("key state", "anchor", "erased")
+    return [name for name in found if not any(word in name for word in pointing)]
 
 
 @pytest.mark.parametrize("name", movable())

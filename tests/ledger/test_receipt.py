@@ -3,8 +3,21 @@
 import pytest
 
 from ledger.batch import Anchor
+from ledger.entry import Erased
 from ledger.errors import MalformedError, VerificationError
-from ledger.receipt import Placed, Receipt, parse_message, split_receipts, verify_placed, verify_receipt
+from ledger.receipt import (
+    MAX_MESSAGE,
+    ErasedBatch,
+    ErasedNotice,
+    Placed,
+    Receipt,
+    parse_message,
+    split_erased,
+    split_receipts,
+    verify_erased,
+    verify_placed,
+    verify_receipt,
+)
 
 from . import builders as b
 
@@ -122,3 +135,41 @@ def test_receipts_of_no_batch():
     (empty,) = split_receipts(receipt().checkpoint, 3, receipt().consistency, [])
     assert empty.placed == ()
     assert verify_receipt(empty, POLICY, b.ORIGIN, Anchor(3, root(3))).size == 7
+
+
+def test_notice_of_an_erasure_is_verified_as_a_receipt_is():
+    """The same demands on its checkpoint; then the entry is at its index, and nothing else is."""
+    entry = Erased(2, (1,))
+    hashes = [*HASHES, b.hash_entry(entry.encode())]
+    size = len(hashes)
+    note = b.checkpoint_note(size, b.naive_root(hashes)).encode()
+    item = ErasedBatch(0, 1, size - 1, entry, tuple(b.naive_path(size - 1, hashes)))
+    notice = ErasedNotice(note, 3, tuple(b.naive_consistency(3, hashes)), (item,))
+    assert parse_message(notice.encode()) == notice
+    checkpoint = verify_receipt(notice, POLICY, b.ORIGIN, Anchor(3, root(3)))
+    verify_erased(item, checkpoint)
+    with pytest.raises(VerificationError, match="consistency with size 3, not 2"):
+        verify_receipt(notice, POLICY, b.ORIGIN, Anchor(2, root(2)))
+    with pytest.raises(VerificationError, match="is not reached"):
+        verify_receipt(notice, b.policy(b.two_of_three()), b.ORIGIN, None)
+    for wrong in (
+        ErasedBatch(0, 1, size - 1, Erased(2, (2,)), item.inclusion),
+        ErasedBatch(0, 1, size - 1, Erased(3, (1,)), item.inclusion),
+        ErasedBatch(0, 1, 2, entry, item.inclusion),
+        ErasedBatch(0, 1, size, entry, item.inclusion),
+        ErasedBatch(0, 1, size - 1, entry, item.inclusion[:-1]),
+    ):
+        with pytest.raises(VerificationError):
+            verify_erased(wrong, checkpoint)
+
+
+def test_notices_of_many_erasures_fit_messages():
+    """Whole batches, the largest, with the longest proofs: each message is one, and all are there in order."""
+    note = b.checkpoint_note(2**62, bytes(32)).encode()
+    items = [ErasedBatch(0, at, 2**62, Erased(at, tuple(range(4096))), (bytes(32),) * 63) for at in range(20)]
+    notices = split_erased(note, 2**61, (bytes(32),) * 63, items)
+    assert [item for notice in notices for item in notice.batches] == items
+    assert len(notices) > 4
+    for notice in notices:
+        assert len(notice.encode()) <= MAX_MESSAGE
+        assert parse_message(notice.encode()) == notice

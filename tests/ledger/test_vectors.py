@@ -14,7 +14,7 @@ from ledger import canonical, merkle
 from ledger.batch import Header
 from ledger.checkpoint import parse_checkpoint
 from ledger.completeness import verify_range
-from ledger.entry import BatchEntry, Closing, Commitment, Equivocation, KeyStateEntry, Opening, parse_entry
+from ledger.entry import BatchEntry, Closing, Commitment, Equivocation, Erased, KeyStateEntry, Opening, parse_entry
 from ledger.envelope import parse_envelope
 from ledger.errors import MalformedError, VerificationError
 from ledger.events import Enrolment, Revocation, Rotation
@@ -26,7 +26,7 @@ from ledger.note import Note, parse_note, parse_vkey, verify_note
 from ledger.policy import parse_policy, parse_trust
 from ledger.proof import parse_proof_file
 from ledger.reading import Absent, Reading, Scalar
-from ledger.receipt import Receipt, Reject, Stored, Wanted, parse_message, parse_status
+from ledger.receipt import ErasedNotice, Receipt, Reject, Stored, Wanted, parse_message, parse_status
 from ledger.report import UnprovenError
 from ledger.status import verify_status
 from ledger.tiles import ENTRIES, Tile, TileReader, parse_bundle, parse_tile_path, tiles_of
@@ -175,6 +175,7 @@ def test_envelope_vector(vector):
 PLAIN = {
     Commitment: ("commitment", "digest"),
     KeyStateEntry: ("key state", "size", "count", "root"),
+    Erased: ("erased", "log_index", "leaves"),
     Closing: ("closing", "successor", "keys"),
     Opening: ("opening", "predecessor", "size", "root"),
 }
@@ -189,7 +190,7 @@ def entry_fields(entry, data):
             fields = event_fields(entry)
         case Equivocation():
             return equivocation_fields(entry)
-        case Commitment() | KeyStateEntry() | Closing() | Opening():
+        case Commitment() | KeyStateEntry() | Erased() | Closing() | Opening():
             kind, *names = PLAIN[type(entry)]
             return {"type": kind} | named(entry, *names)
         case _:
@@ -433,6 +434,12 @@ def message_fields(message):
             ]
             fields = {name: shown(getattr(message, name)) for name in ("checkpoint", "old_size", "consistency")}
             return {"type": "receipt", **fields, "placed": placed}
+        case ErasedNotice():
+            batches = [
+                named(item, "epoch", "seq", "index", "inclusion") | named(item.entry, "log_index", "leaves")
+                for item in message.batches
+            ]
+            return {"type": "erased", **named(message, "checkpoint", "old_size", "consistency"), "batches": batches}
         case Wanted():
             return {"type": "wanted", "places": [{"epoch": str(at[0]), "seq": str(at[1])} for at in message.places]}
     return {"type": type(message).__name__.lower(), **{name: shown(getattr(message, name)) for name in names}}
@@ -440,7 +447,7 @@ def message_fields(message):
 
 @vectors("messages")
 def test_message_vector(vector):
-    """Stored, receipt, reject, wanted."""
+    """Stored, receipt, reject, wanted, erased."""
     check(vector, parse_message, message_fields)
 
 

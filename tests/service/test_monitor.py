@@ -28,7 +28,8 @@ def test_sound_log(watch, sizes):
 def test_sound_log_with_everything_in_it(watch):
     """Every type of entry: no alarm, and a notice of each thing that is properly on the log."""
     told = watch.round(log_of(logs.whole().entries))
-    assert sorted(told) == [f"notice {kind}" for kind in ("closed", "equivocation", "gap", "outbox-lost", "revoked")]
+    kinds = ("closed", "equivocation", "erased", "gap", "outbox-lost", "revoked")
+    assert sorted(told) == [f"notice {kind}" for kind in kinds]
     assert watch.round(log_of(logs.whole().entries)) == []
     assert watch.alarms.standing == []
     assert watch.evidence() == []

@@ -362,7 +362,8 @@ def entries() -> list[dict]:
     vectors = [good("batch", entry, parts), good("commitment", pack([6, 1, digest]), committed)]
     for name, fields in {
         "unknown type": [77, 1, b"?"],
-        "reserved type": [5, 1, ZERO],
+        "reserved type": [9, 1, ZERO],
+        "erased of another version": [5, 2, 7, [1]],
         "key state of another version": [3, 2, "?"],
         "equivocation of another version": [4, 0],
         "closing of another version": [7, 2],
@@ -440,7 +441,7 @@ def keys() -> list[dict]:
 
 
 def messages() -> list[dict]:
-    """Section 9: stored, receipt, reject, wanted, status."""
+    """Section 9: stored, receipt, reject, wanted, erased."""
     note = b.checkpoint_note(5, ONES).encode()
     stored = {"type": "stored", "epoch": 1, "seq": 2, "index": 3}
     placed = [[0, 1, 2, ONES + ZERO], [0, 2, 3, b""]]
@@ -474,11 +475,13 @@ def messages() -> list[dict]:
             {"type": "wanted", "places": [{"epoch": 2**32 - 1, "seq": at} for at in range(256)]},
         ),
     ]
+    vectors += _erased_messages(note)
     many = [[0, at, at, b""] for at in range(1025)]
     wrong = {
         "version 2": [2, 1, 1, 2, 3],
         "type 4 with the items of another": [1, 4, 1, 2, 3],
-        "type 5": [1, 5, [[0, 1]]],
+        "type 5 with the items of another": [1, 5, [[0, 1]]],
+        "type 6": [1, 6, [[0, 1]]],
         "stored with a negative index": [1, 1, 1, 2, -1],
         "stored in an epoch too large": [1, 1, 2**32, 2, 3],
         "stored without index": [1, 1, 1, 2],
@@ -500,8 +503,61 @@ def messages() -> list[dict]:
         "wanted in an epoch too large": [1, 4, [[2**32, 0]]],
         "wanted without list": [1, 4, 0, 1],
     }
-    vectors += [bad(name, pack(fields)) for name, fields in wrong.items()]
+    vectors += [bad(name, pack(fields)) for name, fields in (wrong | _no_erased_messages(note)).items()]
     return [*vectors, bad("too long", pack([1, 2, bytes(65536), 0, b"", []]))]
+
+
+def _erased_messages(note: bytes) -> list[dict]:
+    entries = [pack([5, 1, 2, [1]]), pack([5, 1, 3, [0, 1, 2]])]
+    message = {"type": "erased", "checkpoint": note, "old_size": 3, "consistency": [ZERO]}
+    batches = [
+        {"epoch": 0, "seq": 1, "index": 4, "log_index": 2, "leaves": [1], "inclusion": [ONES, ZERO]},
+        {"epoch": 1, "seq": 0, "index": 5, "log_index": 3, "leaves": [0, 1, 2], "inclusion": []},
+    ]
+    both = [[0, 1, 4, entries[0], ONES + ZERO], [1, 0, 5, entries[1], b""]]
+    most = [[0, at, 2**64 - 1, entries[0], b""] for at in range(256)]
+    last = [{"epoch": 0, "seq": at, "index": 2**64 - 1, "log_index": 2, "leaves": [1]} for at in range(256)]
+    return [
+        good("erased", pack([1, 5, note, 3, ZERO, both]), message | {"batches": batches}),
+        good(
+            "erased without a proof of consistency",
+            pack([1, 5, note, 0, b"", both[:1]]),
+            message | {"old_size": 0, "consistency": [], "batches": batches[:1]},
+        ),
+        good(
+            "erased, as many as may be",
+            pack([1, 5, note, 3, ZERO, most]),
+            message | {"batches": [item | {"inclusion": []} for item in last]},
+        ),
+    ]
+
+
+def _no_erased_messages(note: bytes) -> dict[str, list]:
+    batch = [0, 1, 4, pack([5, 1, 2, [1]]), ONES]
+    entries = {
+        "of another type": pack([6, 1, ZERO]),
+        "of another version": pack([5, 2, 2, [1]]),
+        "of no leaf": pack([5, 1, 2, []]),
+        "that is empty": b"",
+        "not in bytes": [5, 1, 2, [1]],
+    }
+    wrong = {
+        "without checkpoint": [1, 5, b"", 3, b"", [batch]],
+        "with half a hash": [1, 5, note, 3, bytes(16), [batch]],
+        "with 64 hashes": [1, 5, note, 3, bytes(32 * 64), [batch]],
+        "of nothing": [1, 5, note, 3, b"", []],
+        "of too many": [1, 5, note, 3, b"", [batch] * 257],
+        "without list": [1, 5, note, 3, b"", 0],
+        "with an item more": [1, 5, note, 3, b"", [batch], None],
+        "with a batch cut short": [1, 5, note, 3, b"", [batch[:4]]],
+        "with a batch in an epoch too large": [1, 5, note, 3, b"", [changed(batch, 0, 2**32)]],
+        "with a negative index": [1, 5, note, 3, b"", [changed(batch, 2, -1)]],
+        "with a batch with half a hash": [1, 5, note, 3, b"", [changed(batch, 4, bytes(16))]],
+    }
+    wrong |= {
+        f"with an entry {name}": [1, 5, note, 3, b"", [changed(batch, 3, entry)]] for name, entry in entries.items()
+    }
+    return {f"erased {name}": fields for name, fields in wrong.items()}
 
 
 def statuses() -> list[dict]:

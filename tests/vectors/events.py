@@ -24,8 +24,8 @@ KINDS = {1: "enrolment", 2: "rotation", 3: "revocation"}
 
 
 def entries() -> list[dict]:
-    """The entries of types 2, 3, 4, 7 and 8."""
-    return [*_events(), *_states(), *_equivocations(), *_ends()]
+    """The entries of types 2, 3, 4, 5, 7 and 8."""
+    return [*_events(), *_states(), *_equivocations(), *_erasures(), *_ends()]
 
 
 def event_fields(fields: Sequence, entry: bytes) -> dict:
@@ -189,6 +189,37 @@ def _equivocations() -> list[dict]:
         "equivocation with an item more": pack([*fields, None]),
     }
     return vectors + [bad(name, data) for name, data in wrong.items()]
+
+
+def _erasures() -> list[dict]:
+    found = {
+        "erased": [5, 1, 12, [1, 2, 7]],
+        "erased, one leaf of the first entry": [5, 1, 0, [4095]],
+        "erased, the batch info": [5, 1, 12, [0]],
+        "erased, every leaf of the largest batch, at the greatest index": [5, 1, 2**64 - 1, list(range(4096))],
+    }
+    vectors = [
+        good(name, pack(fields), {"type": "erased", **dict(zip(("log_index", "leaves"), fields[2:], strict=True))})
+        for name, fields in found.items()
+    ]
+    leaves = [
+        [],
+        1,
+        None,
+        b"\x01",
+        [1, 1],
+        [2, 1],
+        [1, 2, 2],
+        [0, 7, 1],
+        [-1],
+        [4096],
+        [1, 4096],
+        [None],
+        [b"\x01"],
+        [[1]],
+    ]
+    wrong: dict[int, list] = {2: [-1, None, b"", [12]], 3: leaves}
+    return vectors + [bad(f"erased, {name}", pack(item)) for name, item in replacements(found["erased"], wrong)]
 
 
 def _ends() -> list[dict]:

@@ -42,6 +42,11 @@ def beat(seq: int = 0, signer: b.Device = DEVICE, before: SealedBatch | None = N
     return b.sealed(signer=signer, seq=seq, previous=before and header_hash(before.header), **fields)
 
 
+def erased(log_index: int, *leaves: int) -> bytes:
+    """The entry that says that these leaves of the batch at `log_index` were erased."""
+    return b.pack([5, 1, log_index, leaves])
+
+
 def beats(count: int, signer: b.Device = DEVICE) -> list[SealedBatch]:
     """A chain of heartbeats."""
     chain: list[SealedBatch] = []
@@ -55,6 +60,7 @@ CHAIN = beats(4)
 B0, B1, B2, B3 = map(b.entry_of, CHAIN)
 E0, E1 = map(b.entry_of, beats(2, ELEMENT))
 N0, N1 = map(b.entry_of, beats(2, NEXT))
+FULL = b.entry_of(b.sealed([b.scalar(), b.absent()]))
 
 
 def closing(*keys: str | VerifierKey) -> bytes:
@@ -82,6 +88,7 @@ def whole() -> p.Past:
     past.revoke(ELEMENT, (1, 1))
     past.state()
     past.add(COMMITMENT)
+    past.add(erased(4, 1))
     past.state()
     past.add(CLOSING)
     return past
@@ -108,7 +115,10 @@ def sound() -> dict[str, Log]:
     pq = VerifierKey(SUCCESSOR, ML_DSA_44, PQ_LOG.vkey.public_key)
     return {
         "empty": Log([]),
-        "every type": Log(whole().entries, {"gap": 1, "outbox-lost": 1, "equivocation": 1, "revoked": 1, "closed": 1}),
+        "every type": Log(
+            whole().entries,
+            {"gap": 1, "outbox-lost": 1, "equivocation": 1, "revoked": 1, "erased": 1, "closed": 1},
+        ),
         "batches of two keys": Log([ENROL, B0, ENROL_ELEMENT, E0, B1, E1]),
         "an opening": Log([OPENING, ENROL, B0]),
         "an opening alone": Log([OPENING]),
@@ -116,7 +126,7 @@ def sound() -> dict[str, Log]:
         "a closing with keys of every type": Log([closing(HEIR, witness, pq)], {"closed": 1}),
         "a closing with a key twice": Log([closing(HEIR, HEIR)], {"closed": 1}),
         "unknown types, versions and events": Log(
-            [UNKNOWN, b.pack([5, 1]), b.pack([3, 2]), b.pack([2, 1, b.pack([4]), [bytes(64)]])]
+            [UNKNOWN, b.pack([9, 1]), b.pack([5, 2]), b.pack([3, 2]), b.pack([2, 1, b.pack([4]), [bytes(64)]])]
         ),
         "key state of no keys": Log([p.state_entry(0, [])]),
         "key state of no keys at a later index": Log([COMMITMENT, COMMITMENT, p.state_entry(1, [])]),
@@ -178,6 +188,13 @@ def sound() -> dict[str, Log]:
             [ENROL, p.revocation(OLD, (0, 0)), both], {"revoked": 1, "equivocation": 1}
         ),
         "the same equivocation twice": Log([ENROL, both, both], {"equivocation": 2}),
+        "a reading erased": Log([ENROL, FULL, erased(1, 2)], {"erased": 1}),
+        "all of a batch erased, info included": Log([ENROL, FULL, erased(1, 0, 1, 2)], {"erased": 1}),
+        "the batch info alone erased, of a heartbeat": Log([ENROL, B0, B1, erased(2, 0)], {"erased": 1}),
+        "a reading erased twice": Log([ENROL, FULL, erased(1, 1), erased(1, 1, 2), erased(1, 1)], {"erased": 3}),
+        "a reading of a revoked key erased": Log(
+            [ENROL, FULL, p.revocation(OLD, (0, 0)), erased(1, 1)], {"revoked": 1, "erased": 1}
+        ),
         "an anchor to the empty log": Log([ENROL, b.entry_of(beat(anchor=Anchor(0, b.naive_root([]))))]),
         "an anchor to its own index": Log([ENROL, b.entry_of(beat(anchor=Anchor(1, b.hash_entry(ENROL))))]),
         "registrars trusted": Log(
@@ -285,6 +302,14 @@ def _unsound() -> dict[str, Log]:
         ],
         "equivocation with a wrong first signature": [ENROL, b.pack([*half[:3], half[5], *half[4:]])],
         "equivocation with a wrong second signature": [ENROL, b.pack([*half[:5], half[3]])],
+        "erased from an entry that is no batch": [ENROL, FULL, erased(0, 0)],
+        "erased from an erasure": [ENROL, FULL, erased(1, 1), erased(2, 0)],
+        "erased from its own index": [ENROL, FULL, erased(2, 1)],
+        "erased from a later batch": [ENROL, erased(2, 1), FULL],
+        "erased from beyond the log": [ENROL, FULL, erased(2**64 - 1, 1)],
+        "erased, a leaf more than the batch has": [ENROL, FULL, erased(1, 1, 3)],
+        "erased, a reading of a heartbeat": [ENROL, B0, erased(1, 1)],
+        "erased after the closing": [ENROL, FULL, CLOSING, erased(1, 1)],
         "commitment after the closing": [CLOSING, COMMITMENT],
         "closing after the closing": [CLOSING, CLOSING],
         "unknown entry after the closing": [CLOSING, UNKNOWN],
@@ -298,6 +323,7 @@ def _unsound() -> dict[str, Log]:
     }
     logs = {name: Log(entries) for name, entries in found.items()}
     logs["key state that knows of a later enrolment"] = Log(found["key state that knows of a later enrolment"], fault=1)
+    logs["erased from a later batch"] = Log(found["erased from a later batch"], fault=1)
     logs["batch after a fault"] = Log([B0, ENROL, B0], fault=0)
     logs |= {
         "enrolment by a registrar not trusted": Log([ENROL], trust=(OTHER,)),

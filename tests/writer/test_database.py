@@ -1,4 +1,4 @@
-"""A log lives longer than a version of its database: the one before is brought up, whole or not at all."""
+"""A log lives longer than a version of its database: those before are brought up, whole or not at all."""
 
 import sqlite3
 from contextlib import closing
@@ -29,14 +29,24 @@ CREATE TABLE checkpoints (
 ) STRICT;
 PRAGMA user_version = 2;
 """
+# As released before there was version 4.
+VERSION_3 = f"""{VERSION_2}
+CREATE TABLE missing (
+    chain INTEGER NOT NULL REFERENCES chains, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY (chain, epoch, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE returned (number INTEGER PRIMARY KEY, idx INTEGER NOT NULL) STRICT;
+CREATE TABLE replayed (first INTEGER PRIMARY KEY, size INTEGER NOT NULL) STRICT;
+PRAGMA user_version = 3;
+"""
 TABLES = ("chains", "entries", "notable", "payloads", "checkpoints")
 PLACE = Place(bytes(32), 0, 0)
 ENTRY = commitments(10, 1)[0].entry
 
 
-@pytest.fixture
-def data(tmp_path):
-    """A log of version 2, written before: ten entries published, a batch with its payload committed after them."""
+@pytest.fixture(params=[VERSION_2, VERSION_3], ids=["version 2", "version 3"])
+def data(request, tmp_path):
+    """A log of that version, written before: ten entries published, a batch with its payload committed after them."""
     data = tmp_path / "data"
     create_log(data, ORIGIN)
     grown(data, 10)
@@ -45,7 +55,7 @@ def data(tmp_path):
     rows = contents(data)
     (data / DATABASE).unlink()
     with closing(sqlite3.connect(data / DATABASE, isolation_level=None)) as database:
-        database.executescript(VERSION_2)
+        database.executescript(request.param)
         database.execute("PRAGMA journal_mode = WAL")
         for table, content in rows.items():
             for row in content:
@@ -64,7 +74,7 @@ def schema(data):
         return database.execute(query).fetchall(), database.execute("PRAGMA user_version").fetchone()[0]
 
 
-def test_log_of_the_version_before_goes_on(data, tmp_path):
+def test_log_of_a_version_before_goes_on(data, tmp_path):
     """Opened by its writer it has the tables of a new one, every row that it had, and it is the same log."""
     before = contents(data)
     with LocalStorage(data) as storage:
@@ -83,13 +93,13 @@ def test_log_of_the_version_before_goes_on(data, tmp_path):
 def test_upgrade_that_fails_half_way_leaves_what_was_there(data):
     """A disk that is full, or a crash: the version before still opens it, and the next start does it again."""
     with closing(sqlite3.connect(data / DATABASE, isolation_level=None)) as database:
-        database.execute("CREATE TABLE replayed (in_the_way INTEGER)")
+        database.execute("CREATE TABLE erased (in_the_way INTEGER)")
     before = schema(data)
-    with pytest.raises(StorageError, match="replayed already exists"):
+    with pytest.raises(StorageError, match="erased already exists"):
         LocalStorage(data)
     assert schema(data) == before
     with closing(sqlite3.connect(data / DATABASE, isolation_level=None)) as database:
-        database.execute("DROP TABLE replayed")
+        database.execute("DROP TABLE erased")
     LocalStorage(data).close()
     assert schema(data)[1] == DATABASE_VERSION
 
@@ -97,7 +107,9 @@ def test_upgrade_that_fails_half_way_leaves_what_was_there(data):
 def test_reader_changes_nothing_and_says_what_to_do(data):
     """Only the one writer upgrades."""
     before = schema(data)
-    with pytest.raises(StorageError, match="is of version 2, not of this program's version 3; start its aggregator"):
+    version = before[1]
+    said = f"is of version {version}, not of this program's version {DATABASE_VERSION}; start its aggregator"
+    with pytest.raises(StorageError, match=said):
         LocalReader(data)
     assert schema(data) == before
 
@@ -108,6 +120,8 @@ def test_any_other_version_is_refused(data, version):
     with closing(sqlite3.connect(data / DATABASE, isolation_level=None)) as database:
         database.execute(f"PRAGMA user_version = {version}")
     before = contents(data)
-    with pytest.raises(StorageError, match=f"is of version {version}, not of this program's version 3$"):
+    with pytest.raises(
+        StorageError, match=f"is of version {version}, not of this program's version {DATABASE_VERSION}$"
+    ):
         LocalStorage(data)
     assert contents(data) == before

@@ -135,7 +135,7 @@ def test_payload_that_is_not_the_batchs_is_not_handed_out(log, prover):
     log.erase(ONE, 2, [2])
     payload = log.storage.payload(4)
     wrong = payload[:-40] + bytes([payload[-40] ^ 1]) + payload[-39:]
-    log.storage._writing.execute("UPDATE payloads SET payload = ? WHERE idx = 4", (wrong,))
+    log.storage._writing.execute("UPDATE later SET payload = ? WHERE idx = 4", (wrong,))
     for ask in (lambda: prover.leaf(4, 1), lambda: prover.range(KEY, 0, 1, 3, disclose=False)):
         with pytest.raises(LedgerError):
             ask()

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Self
 
 from ledger import canonical
-from ledger.leaves import leaves_value
+from ledger.entry import Erased
 from ledger.note import NoteSigner
 from ledger.writer.create import create_log
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter
-from ledger.writer.payload import format_payload, parse_payload
+from ledger.writer.payload import format_payload
 from ledger.writer.storage import Place, Submission
-from tests.ledger.builders import NOW, NOW_NS, leaves_of, salts_of, seed
+from tests.ledger.builders import NOW, NOW_NS, salts_of, seed
 from tests.ledger.past import Past, id_of
 
 from .logs import open_writer
@@ -61,12 +61,8 @@ class Written:
         self.writer.append(group)
 
     def erase(self, signer: object, number: int, leaves: Sequence[int]) -> None:
-        """Salt and bytes of these leaves of a batch of `signer`'s are gone; their hashes stay."""
-        index, batch = self.past.chains[id_of(signer)][number]
-        payload = self.storage.payload(index)
-        assert payload is not None
-        kept = list(parse_payload(payload))
-        for leaf in leaves:
-            kept[leaf] = leaves_of(batch)[leaf]
-        values = (canonical.encode(leaves_value(kept)), index)
-        self.storage._writing.execute("UPDATE payloads SET payload = ? WHERE idx = ?", values)
+        """Salt and bytes of these leaves of a batch of `signer`'s are gone, and the log says so; their hashes stay."""
+        index, _ = self.past.chains[id_of(signer)][number]
+        self.past.add(Erased(index, tuple(leaves)).encode())
+        self.commit()
+        assert self.storage.erase([index])
