@@ -165,7 +165,7 @@ class Admission:
         if held.header != entry.header:
             detail = "another header holds this place" if index is None else f"entry {index} holds another header"
             return _equivocation(place, held, entry, detail)
-        if index is not None and self._storage.missing_payload_count() and self._storage.payload(index) is None:
+        if index is not None and self._storage.missing_payload_count() and self._storage.lacks(place):
             batch = _open(data, Header.decode(entry.header), entry)
             if isinstance(batch, Rejected):
                 return batch

@@ -6,6 +6,8 @@
 
 Left out are the public log, of which anyone can keep a mirror; the reading store, which is made again from log and
 payloads; and the guard. An old guard says that an old database is the newest, which is the one thing it must not say.
+The keys under which the payloads are encrypted are left out too: destroying one erases somebody from every backup
+(`aggregator.backup_keys`).
 
 The parts are copied one after another while the aggregator goes on, so the order decides whether they fit together:
 
@@ -14,7 +16,7 @@ The parts are copied one after another while the aggregator goes on, so the orde
     2  the sequencer database          each at one moment of its own
     3  keys, policies, enrolments      every enrolment that the log of step 2 has is among them, with its device's name
 
-The copy has the log's keys and every payload in it: whoever reads it can sign for the log.
+The copy has the log's keys in it, and the names of patients: whoever reads it can sign for the log.
 """
 
 import functools
@@ -24,14 +26,17 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aggregator import status, upkeep
+from aggregator import status, upkeep, view
+from aggregator.backup_keys import Keyring, keys_path
 from aggregator.config import AggregatorConfig
 from aggregator.mosquitto import STATE
+from aggregator.sequencer_copy import copy_unsealed, seal_database
 from aggregator.timeseries import embedded
 from ledger import merkle
 from ledger.errors import LedgerError
@@ -45,12 +50,14 @@ from ledger.writer.tree import Edge
 from vitalseal.errors import UserError
 
 MANIFEST, CONFIG, DATA = "manifest.json", "aggregator.toml", "data"
-FORMAT = 1
+CLEAR, FORMAT = 1, 2  # in backups of format 1 the payloads are not encrypted
 MAX_MANIFEST = 64 * 1024 * 1024  # of a hundred thousand enrolments; a bound, because it is read whole
 _PORTION = 4096  # entries hashed between two reports of progress
 
 # What is not copied, by its path in the data directory: a file, or a folder with all that is in it.
-_LEFT_OUT = frozenset({PUBLIC, GUARD, "staging", "writer.lock", status.FILE, embedded.DATABASE, upkeep.FILE})
+_LEFT_OUT = frozenset(
+    {PUBLIC, GUARD, "staging", "writer.lock", status.FILE, embedded.DATABASE, upkeep.FILE, *view.FILES}
+)
 # What is copied as a folder with nothing in it: the broker's own database, in the place that its configuration names.
 _EMPTY = frozenset({f"broker/{STATE}"})
 _DATABASE_SUFFIX = ".db"
@@ -66,6 +73,7 @@ class Manifest:
 
     `files` are by path: [bytes, SHA-256 in hex, permissions, "user:group"]; `folders` by path in the data directory:
     [permissions, "user:group"]. `data` is where the data directory was, `base` the folder of the configuration.
+    `keys` tells, in hex, which keys the payloads are encrypted under; None in format 1, where they are not.
     """
 
     format: int
@@ -78,6 +86,7 @@ class Manifest:
     base: str
     files: dict[str, list[Any]]
     folders: dict[str, list[Any]]
+    keys: str | None = None
 
 
 def make_backup(config_path: Path, config: AggregatorConfig, target: Path, progress: Progress) -> Manifest:
@@ -97,12 +106,18 @@ def make_backup(config_path: Path, config: AggregatorConfig, target: Path, progr
     copy = unfinished / DATA
     copy.mkdir(mode=0o700, parents=True)
     unfinished.chmod(0o700)
-    for path in sorted(data.glob(f"*{_DATABASE_SUFFIX}"), key=lambda path: path.name == DATABASE):
-        if path.name not in _LEFT_OUT:
+    secret = keys_path(config).resolve()
+    for path in sorted(data.glob(f"*{_DATABASE_SUFFIX}")):
+        if path.name not in {*_LEFT_OUT, DATABASE} and path != secret:
             copy_database(path, copy / path.name, functools.partial(progress, path.name))
+    with closing(Keyring(keys_path(config))) as keys:
+        seal_database(data / DATABASE, copy / DATABASE, keys, functools.partial(progress, DATABASE))
+        identity = keys.identity.hex()
     _write(unfinished / CONFIG, config_path.read_bytes())
     folders, files = {".": _rights(data)}, {CONFIG: _rights(config_path)}
     for path in _walk(data, data):
+        if path == secret:
+            continue
         name = path.relative_to(data).as_posix()
         if path.is_dir():
             (copy / name).mkdir(mode=0o700)
@@ -111,7 +126,7 @@ def make_backup(config_path: Path, config: AggregatorConfig, target: Path, progr
         if not (copy / name).exists():
             _write(copy / name, path.read_bytes())
         files[f"{DATA}/{name}"] = _rights(path)
-    manifest = _describe(unfinished, data, config_path.parent.resolve(), files, folders)
+    manifest = _describe(unfinished, data, config_path.parent.resolve(), files, folders, identity)
     _write(unfinished / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True).encode() + b"\n")
     for folder in (*(copy / name for name in folders), unfinished):
         sync_directory(folder)
@@ -149,11 +164,16 @@ def check_backup(backup: Path, progress: Progress) -> Manifest:
 
 
 def copy_back(backup: Path, manifest: Manifest, data: Path) -> None:
-    """`data`, which is new, holds what the data directory held, for our own eyes until `give_back`; not synced."""
+    """`data`, which is new, holds what the data directory held, for our own eyes until `give_back`; not synced.
+
+    Of a sequencer database with encrypted payloads it holds the rest.
+    """
     for folder in sorted(manifest.folders):
         (data / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in manifest.files:
-        if path != CONFIG:
+        if path == f"{DATA}/{DATABASE}" and manifest.keys is not None:
+            copy_unsealed(backup / path, data / DATABASE)
+        elif path != CONFIG:
             (data / Path(path).relative_to(DATA)).touch(mode=0o600)
             shutil.copyfile(backup / path, data / Path(path).relative_to(DATA))
 
@@ -211,7 +231,7 @@ def _walk(data: Path, folder: Path) -> Iterator[Path]:
 
 
 def _describe(
-    backup: Path, data: Path, base: Path, files: dict[str, list[Any]], folders: dict[str, list[Any]]
+    backup: Path, data: Path, base: Path, files: dict[str, list[Any]], folders: dict[str, list[Any]], keys: str
 ) -> Manifest:
     origin = load_log_keys(backup / DATA).signers[0].verifier.name
     with LocalReader(backup / DATA) as log:
@@ -227,6 +247,7 @@ def _describe(
         str(base),
         {name: [(backup / name).stat().st_size, _digest(backup / name), *rights] for name, rights in files.items()},
         folders,
+        keys,
     )
 
 
@@ -241,6 +262,7 @@ def _read_manifest(backup: Path) -> Manifest:
             _check_types((size, int), (mode, int), (owner, str))
         for mode, owner in manifest.folders.values():
             _check_types((mode, int), (owner, str))
+        bytes.fromhex(manifest.keys or "")
         _check_types((manifest.folders["."], list), (manifest.data, str), (manifest.base, str))
     except FileNotFoundError:
         raise UserError(f"{path}: there is none; is {backup} a backup, and was it finished?") from None
@@ -248,8 +270,10 @@ def _read_manifest(backup: Path) -> Manifest:
         raise UserError(f"{path}: {error.strerror or error}") from None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: is not what `vitalseal aggregator backup` writes: {error}") from None
-    if manifest.format != FORMAT:
-        raise UserError(f"{path}: of format {manifest.format}, not of this program's {FORMAT}")
+    if manifest.format not in (CLEAR, FORMAT):
+        raise UserError(f"{path}: of format {manifest.format}, not of this program's {CLEAR} or {FORMAT}")
+    if (manifest.keys is None) != (manifest.format == CLEAR):
+        raise UserError(f"{path}: of format {manifest.format}, and does not fit it")
     return manifest
 
 

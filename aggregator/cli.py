@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 
-from aggregator import backup_cli, devices_cli, identity_cli, lifecycle_cli
+from aggregator import backup_cli, devices_cli, identity_cli, lifecycle_cli, rebuild_cli
 from aggregator.config import LIVE, AggregatorConfig
-from aggregator.console import add_command, told
+from aggregator.console import add_command, parse_source, parse_time, told
 from aggregator.health import format_metrics, health_server
 from aggregator.lifecycle import open_log
 from aggregator.mqtt import CONTESTED
@@ -24,7 +23,7 @@ from aggregator.service import Service
 from aggregator.setup import initialise
 from aggregator.side_process import SideProcess
 from aggregator.status import ANSWERED, Status, glance, is_running, read_status
-from aggregator.timeseries.embedded import DATABASE, EmbeddedStore
+from aggregator.view import read_view, view_line
 from ledger.reading import format_time
 from ledger.writer.create import POLICY
 from ledger.writer.local import FROZEN
@@ -77,6 +76,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     devices_cli.register(commands)
     lifecycle_cli.register(commands)
     backup_cli.register(commands)
+    rebuild_cli.register(commands)
 
 
 def _init(args: argparse.Namespace) -> int:
@@ -141,7 +141,7 @@ def _run(args: argparse.Namespace) -> int:
 def _beside(path: Path, config: AggregatorConfig) -> Iterator[SideProcess]:
     """What runs beside the service; each is started when it is asked for."""
     view = "the view stands still, the log does not"
-    yield SideProcess("projection", "aggregator.projection", str(config.data), if_it_ends=view)
+    yield SideProcess("projection", "aggregator.projection", str(path.resolve()), if_it_ends=view)
     if config.desk is not None:
         closed = "nobody can be signed in, and the broker's lists stand still"
         yield SideProcess("desk", "aggregator.desk_process", str(path.resolve()), if_it_ends=closed)
@@ -161,13 +161,13 @@ def _status(args: argparse.Namespace) -> int:
         )
     status = read_status(config.data)
     alive = is_running(status)
+    view = read_view(config.data)
     if args.metrics:
-        sys.stdout.write(format_metrics(status))
+        sys.stdout.write(format_metrics(status, view))
         return 0
-    projected = _projected(config.data)
     if args.json:
         told = identity_cli.warnings(config)
-        print(json.dumps({**asdict(status), "running": alive, "projected": projected, "warnings": told}))
+        print(json.dumps({**asdict(status), "running": alive, "view": asdict(view), "warnings": told}))
         return 0
     age = time.time() - status.updated_at
     state = "running" if alive and age < STALE_AFTER_S else f"NOT RUNNING, last seen {age:.0f} s ago"
@@ -178,7 +178,7 @@ def _status(args: argparse.Namespace) -> int:
         "log": f"{status.log_size} entries, published {status.published_size}, root {status.published_root[:16]}",
         "witnesses": _witness_line(status),
         "readings": f"{status.readings} since start, {status.readings_per_s}/s now",
-        "view": f"{projected} of {status.published_size} entries projected",
+        "view": view_line(view, status.published_size),
         "receipts": f"{status.without_receipt} batches wait for theirs",
         "proof after": _seconds(status.latency_p50_s) + " (median), " + _seconds(status.latency_p95_s) + " (95 %)",
         **glance(status),
@@ -246,45 +246,16 @@ def _assign_in(registry: Registry, args: argparse.Namespace) -> int:
     if args.correct is not None and not 0 < args.correct < 2**63:
         raise UserError(f"--correct {args.correct}: no standing assignment of this source has that id")
     number = registry.assign(
-        _source(args.source),
+        parse_source(args.source, "SOURCE"),
         args.patient,
-        _parse_time(args.start, "--from"),
-        None if args.end is None else _parse_time(args.end, "--to"),
+        parse_time(args.start, "--from"),
+        None if args.end is None else parse_time(args.end, "--to"),
         now_ns=time.time_ns(),
         corrects=args.correct,
         reason=args.reason,
     )
     print(f"assignment {number} recorded; the running aggregator commits it to the log as a salted hash")
     return 0
-
-
-def _projected(data: Path) -> int:
-    if not (data / DATABASE).exists():
-        return 0
-    with EmbeddedStore(data, readonly=True) as store:
-        return store.cursor()
-
-
-def _source(text: str) -> bytes:
-    try:
-        source = bytes.fromhex(text)
-    except ValueError:
-        source = b""
-    if not 1 <= len(source) <= 16:
-        raise UserError(f"SOURCE {text!r}: not 1 to 16 bytes in hex; a source's id stands in its gateway's edge.toml")
-    return source
-
-
-def _parse_time(text: str, option: str) -> int:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise UserError(f"{option} {text!r}: not a time such as 2026-11-21T08:00:00Z") from None
-    if at.tzinfo is None:
-        raise UserError(f"{option} {text!r}: has no zone; end it in Z or +01:00")
-    if not 1900 <= at.year < 2262:
-        raise UserError(f"{option} {text!r}: not between 1900 and 2262; leave --to out for an open end")
-    return int(at.timestamp()) * 10**9 + at.microsecond * 1000
 
 
 def _seconds(value: float | None) -> str:

@@ -86,6 +86,15 @@ class InfluxConfig:
 
 
 @dataclass(frozen=True)
+class BackupConfig:
+    """What backups need."""
+
+    keys: Path
+    """The keys under which payloads are encrypted in backups, if they are to be on another volume than `data`
+    (<data>/backup-keys.db)."""
+
+
+@dataclass(frozen=True)
 class AggregatorConfig:
     """One aggregator: one log, one broker."""
 
@@ -101,6 +110,8 @@ class AggregatorConfig:
     """Seconds between checkpoints while few do: each is kept for ever (docs/storage.md). At least `interval_s`."""
     influx: InfluxConfig | None = None
     """The time-series database; none: the embedded store, <data>/readings.db."""
+    backup: BackupConfig | None = None
+    """Where the keys of backups are, if not in `data`."""
     guard: Path | None = None
     """Where the second copy of the last checkpoint's size and root is; best on another volume (<data>/guard)."""
     receipt_policy: Path | None = None

@@ -1,13 +1,15 @@
-"""What the aggregator's commands share: the configuration option, and errors of log and disk in one line."""
+"""What the aggregator's commands share: the configuration option, words read strictly, and errors in one line."""
 
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
 from aggregator.setup import CONFIG
 from ledger.errors import LedgerError
+from ledger.reading import MAX_SOURCE
 from ledger.writer.storage import StorageError
 from vitalseal.errors import UserError
 
@@ -35,3 +37,29 @@ def told(data: Path) -> Iterator[None]:
         raise UserError(str(error)) from None
     except OSError as error:
         raise UserError(f"{error.filename or data}: {error.strerror or error}") from None
+
+
+def parse_source(text: str, option: str) -> bytes:
+    """The source id that `text` spells in hex; raises UserError, which names `option`."""
+    try:
+        source = bytes.fromhex(text)
+    except ValueError:
+        source = b""
+    if not 1 <= len(source) <= MAX_SOURCE:
+        raise UserError(
+            f"{option} {text!r}: not 1 to {MAX_SOURCE} bytes in hex; a source's id stands in its gateway's edge.toml"
+        )
+    return source
+
+
+def parse_time(text: str, option: str) -> int:
+    """The moment that `text` spells in RFC 3339, in Unix ns; raises UserError, which names `option`."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(f"{option} {text!r}: not a time such as 2026-11-21T08:00:00Z") from None
+    if at.tzinfo is None:
+        raise UserError(f"{option} {text!r}: has no zone; end it in Z or +01:00")
+    if not 1900 <= at.year < 2262:
+        raise UserError(f"{option} {text!r}: not between 1900 and 2262; leave --to out for an open end")
+    return int(at.timestamp()) * 10**9 + at.microsecond * 1000

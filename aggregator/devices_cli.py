@@ -10,7 +10,7 @@ from typing import Any
 from aggregator.config import AggregatorConfig
 from aggregator.console import Commands, add_command, told
 from aggregator.faults import WORDS
-from aggregator.notices import Activity, Noted, activity, describe, faults, notices
+from aggregator.notices import ERASURE, Activity, Noted, activity, describe, faults, notices
 from aggregator.publisher import is_overdue
 from aggregator.registry import Registry
 from ledger.batch import LEAVES_PER_BATCH, Header
@@ -145,10 +145,15 @@ def _show(device: Device, now_ns: int) -> None:
     for record, chain in device.keys:
         place = f", last epoch {chain.epoch} seq {chain.seq} as entry {chain.index}" if chain else ""
         print(f"    key {record.key_id.hex()}  {_state(record)}{place}")
-    for item in device.notices[-SHOWN_NOTICES:]:
+    # Of a wearer who is forgotten every batch is one; a gap must not vanish among them.
+    erased = [item.lost or 0 for item in device.notices if item.kind == ERASURE]
+    noted = [item for item in device.notices if item.kind != ERASURE]
+    for item in noted[-SHOWN_NOTICES:]:
         print(f"    {describe(item)}")
-    if len(device.notices) > SHOWN_NOTICES:
-        print(f"    and {len(device.notices) - SHOWN_NOTICES} notices before these; --json has them all")
+    if len(noted) > SHOWN_NOTICES:
+        print(f"    and {len(noted) - SHOWN_NOTICES} notices before these; --json has them all")
+    if erased:
+        print(f"    {sum(erased)} readings were erased, by {len(erased)} entries; --json has them all")
     for what, (count, at) in device.faults.items():
         print(f"    {count} {WORDS[what]}; last {_second(at)}")
 

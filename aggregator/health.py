@@ -1,4 +1,4 @@
-"""What `/healthz`, `/metrics` and `aggregator status --metrics` tell: all of it from a look at `status.json`.
+"""What `/healthz`, `/metrics` and `aggregator status --metrics` tell: from a look at `status.json` and `view.json`.
 
 No device and no patient is named: what has names here are the log's witnesses and the kinds of decisions, both few.
 """
@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from aggregator.config import AggregatorConfig
 from aggregator.status import Status, is_running, read_status
 from aggregator.upkeep import lists_fault, read_broker_state
+from aggregator.view import View, read_view, view_fault
 from vitalseal.errors import UserError
 from vitalseal.health import Faults, HealthServer
 
@@ -52,21 +53,34 @@ _GAUGES: tuple[tuple[str, str, Callable[[Status], float]], ...] = (
 )
 
 
-class StatusCollector(Collector):
-    """The metrics of the status that `look` gives at each scrape, None for none yet."""
+_VIEW_GAUGES: tuple[tuple[str, str, Callable[[View], float]], ...] = (
+    ("entries", "Log entries whose readings are in the time-series store.", lambda view: view.cursor),
+    (
+        "away_timestamp_seconds",
+        "Since when that store cannot be written, in Unix time; 0: it can.",
+        lambda view: view.away_since or 0,
+    ),
+    ("refused_points", "Points that it would not have, since it was begun.", lambda view: view.refused),
+)
 
-    def __init__(self, look: Callable[[], Status | None]) -> None:
+
+class StatusCollector(Collector):
+    """The metrics of the status and the view that `look` gives at each scrape, None for no status yet."""
+
+    def __init__(self, look: Callable[[], tuple[Status | None, View]]) -> None:
         self._look = look
 
     def collect(self) -> Iterator[Metric]:
         """All families; without a status only that nothing runs."""
-        status = self._look()
+        status, view = self._look()
         running = status is not None and is_running(status)
         yield GaugeMetricFamily("vitalseal_running", "1 while the aggregator's process is there.", running)
         if status is None:
             return
         for name, told, value in _GAUGES:
             yield GaugeMetricFamily(f"vitalseal_{name}", told, value(status))
+        for name, told, number in _VIEW_GAUGES:
+            yield GaugeMetricFamily(f"vitalseal_view_{name}", told, number(view))
         yield CounterMetricFamily("vitalseal_batches", "Batches committed since the start.", status.batches)
         yield CounterMetricFamily("vitalseal_readings", "Readings in them.", status.readings)
         yield CounterMetricFamily(
@@ -84,25 +98,26 @@ class StatusCollector(Collector):
         yield from _witnesses(status)
 
 
-def format_metrics(status: Status) -> str:
-    """`status` in Prometheus' text format."""
-    return generate_latest(_registry(lambda: status)).decode()
+def format_metrics(status: Status, view: View) -> str:
+    """Both in Prometheus' text format."""
+    return generate_latest(_registry(lambda: (status, view))).decode()
 
 
 def health_server(config: AggregatorConfig) -> HealthServer:
     """The pages of the aggregator that runs with `config` in this process; raises UserError."""
 
-    def look() -> Status | None:
+    def look() -> tuple[Status | None, View]:
+        view = read_view(config.data)
         try:
-            return read_status(config.data)
+            return read_status(config.data), view
         except UserError:
-            return None  # before the first publishing; the fault `service` says so
+            return None, view  # before the first publishing; the fault `service` says so
 
-    return HealthServer(config.health, lambda: faults(look(), config, time.time()), make_wsgi_app(_registry(look)))
+    return HealthServer(config.health, lambda: faults(*look(), config, time.time()), make_wsgi_app(_registry(look)))
 
 
-def faults(status: Status | None, config: AggregatorConfig, now_s: float) -> Faults:
-    """What a person has to see to, by name; `status` is the last look, None for none, at `now_s` (Unix seconds)."""
+def faults(status: Status | None, view: View, config: AggregatorConfig, now_s: float) -> Faults:
+    """What a person has to see to, by name; the first two are the last looks, None for none, at `now_s` (Unix time)."""
     if status is None:
         return {"service": "has not said anything yet"}
     silent_s = now_s - status.updated_at
@@ -117,11 +132,12 @@ def faults(status: Status | None, config: AggregatorConfig, now_s: float) -> Fau
         "witnesses": None
         if waiting is None
         else f"no quorum: the checkpoint of size {waiting} waits, and receipts with it",
+        "view": view_fault(view, status.published_size, now_s),
         **lists,
     }
 
 
-def _registry(look: Callable[[], Status | None]) -> CollectorRegistry:
+def _registry(look: Callable[[], tuple[Status | None, View]]) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(StatusCollector(look))
     return registry

@@ -6,7 +6,7 @@ they are answered when they come again.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from aggregator.admission import Admission
@@ -44,7 +44,9 @@ class Ingest:
         meter: Meter,
         faults: Faults,
         broker: BrokerConnection,
+        on_online: Callable[[str], None],
     ) -> None:
+        """`on_online` is told of every device that says that it is there."""
         self._storage = storage
         self._writer = writer
         self._keys = keys
@@ -52,6 +54,7 @@ class Ingest:
         self._meter = meter
         self._faults = faults
         self._broker = broker
+        self._on_online = on_online
         self.admission = Admission(writer.origin, storage, keys.find, keys.record)
         self._clocks = Clocks(storage)
         # Keys whose clone is on the log: one piece of evidence convicts a key, and a clone must not fill the log.
@@ -162,6 +165,8 @@ class Ingest:
         self._meter.heard(message.device, online=status.online)
         if status.online and self._outgoing.heard(message.device, status.size):
             self._owe_since(message.device, status.size)
+        if status.online:
+            self._on_online(message.device)
 
     def _owe_since(self, device: str, size: int) -> None:
         """No checkpoint that `device` has verified covers its batches from index `size` on: all of them are owed."""

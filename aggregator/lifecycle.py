@@ -14,6 +14,7 @@ from pathlib import Path
 from aggregator.config import AggregatorConfig
 from aggregator.device_keys import DeviceKeys
 from aggregator.enrolment import FOLDER, REVOKE_SUFFIX, Keys
+from aggregator.erasures import Erasures
 from aggregator.registry import Registry, commit_assignments
 from ledger.batch import Header
 from ledger.entry import CLOSING, BatchEntry, Closing, Opening, parse_entry
@@ -202,7 +203,7 @@ def close_log(config: AggregatorConfig, successor: AggregatorConfig) -> tuple[Lo
             if old.writer.closed:
                 _check_closed_for(old.storage, new.writer.origin)
             else:
-                _finish(config.data, old)
+                _finish(config, old)
                 vkeys = tuple(str(signer.verifier) for signer in load_log_keys(successor.data).signers)
                 old.writer.close(Submission(Closing(new.writer.origin, vkeys).encode()))
             publish_all(old.writer)
@@ -223,11 +224,12 @@ def check_successor(new: OpenLog, origin: str) -> None:
         raise UserError("the successor has entries already; make a fresh log with `vitalseal aggregator init`")
 
 
-def _finish(data: Path, log: OpenLog) -> None:
-    """What waits for the aggregator is on the log: key events, assignments, and the state of all keys."""
-    with closing(Registry(data)) as registry:
-        keys = Keys(data, log.writer, log.storage, registry)
+def _finish(config: AggregatorConfig, log: OpenLog) -> None:
+    """What waits for the aggregator is on the log: key events, assignments, erasures, and the state of all keys."""
+    with closing(Registry(config.data)) as registry:
+        keys = Keys(config.data, log.writer, log.storage, registry)
         commit_assignments(registry, log.writer)
+        Erasures(config, registry, log.storage, log.writer).commit()
         keys.renew(now=True)
 
 

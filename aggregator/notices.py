@@ -1,7 +1,7 @@
 """What the log tells of each device's chain, gathered in the registry so that it is known by device.
 
     activity    key -> last place, batches and readings logged, when it was heard last
-    notices     gaps, new epochs and second headers, each an entry of the log
+    notices     gaps, new epochs, second headers and erasures, each an entry of the log
     faults      what `faults` counted
 
 Filled by walking the log: a cursor goes with every transaction, so a crash between a commit and the walk loses nothing,
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from aggregator.faults import CLOCK_AHEAD, CLOCK_BEHIND
 from aggregator.registry import Registry
 from ledger.batch import Header, Notice, NoticeKind
-from ledger.entry import BatchEntry, Equivocation, parse_entry
+from ledger.entry import BatchEntry, Equivocation, Erased, parse_entry
 from ledger.errors import LedgerError
 from ledger.info import BatchInfo
 from ledger.leaves import Leaf
@@ -27,15 +27,16 @@ from ledger.writer.storage import Storage
 logger = logging.getLogger(__name__)
 
 PORTION = 4096  # entries in one transaction: a tenth of a second, so that an old registry holds up no publishing
-EQUIVOCATION = 0  # among notices; the others have the number of their `NoticeKind`
+EQUIVOCATION, ERASURE = 0, -1  # among notices; the others have the number of their `NoticeKind`
 GAP_REASONS = {1: "disk budget", 2: "unclean stop", 3: "source overrun"}  # FORMAT.md section 5.4
 
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A gap, a new epoch or a second header: entry `index` of the log.
+    """A gap, a new epoch, a second header or an erasure: entry `index` of the log.
 
-    For a gap: `reason`, readings `lost`, None if unknown, and the sensor times between which they lie, if known.
+    For a gap: `reason`, readings `lost`, None if unknown, and the sensor times between which they lie, if known. For an
+    erasure: the place of the batch, and how many of its readings were erased, as `lost`.
     """
 
     index: int
@@ -104,6 +105,8 @@ class Notices:
             elif isinstance(entry, Equivocation):
                 header = entry.header
                 noted.append(Noted(index, header.key_id, EQUIVOCATION, header.epoch, header.seq))
+            elif isinstance(entry, Erased):
+                noted += self._erased(index, entry)
         self._write(end, activities, noted)
         self._walked = end
         for item in noted:
@@ -149,6 +152,13 @@ class Notices:
             _column(notice),
             *(window or (None, None)),
         )
+
+    def _erased(self, index: int, entry: Erased) -> Iterator[Noted]:
+        for data in self._storage.entries(entry.log_index, min(entry.log_index + 1, index)):
+            if isinstance(batch := parse_entry(data), BatchEntry):
+                header = Header.decode(batch.header)
+                readings = len(entry.leaves) - (entry.leaves[0] == 0)
+                yield Noted(index, header.key_id, ERASURE, header.epoch, header.seq, lost=readings)
 
     def _window(self, index: int) -> tuple[int, int] | None:
         """The sensor times between which a gap's readings lie, from its batch info, where that is here and says so."""
@@ -218,6 +228,8 @@ def describe(item: Noted) -> str:
         return f"two headers signed for one place: a cloned key, or an outbox restored from an old copy ({where})"
     if item.kind == NoticeKind.OUTBOX_LOST:
         return f"a new epoch: it lost its outbox, and what was not logged by then ({where})"
+    if item.kind == ERASURE:
+        return f"{item.lost} readings were erased ({where})"
     lost = "an unknown number of readings" if item.lost is None else f"{item.lost} readings"
     reason = GAP_REASONS.get(item.reason or 0, f"reason {item.reason}")
     window = ""

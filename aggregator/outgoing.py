@@ -135,6 +135,29 @@ class Outgoing:
                 receipts += [(claim.device, receipt) for receipt in portions]
         return receipts
 
+    def stands(self, device: str) -> int | None:
+        """The size of the largest checkpoint that `device` has verified, as far as we know; None before it said so."""
+        with self._lock:
+            state = self._devices.get(device)
+            return state.size if state else None
+
+    def owes(self, device: str, size: int) -> bool:
+        """Whether `device` still has to get a receipt that a tree of `size` entries proves."""
+        with self._lock:
+            state = self._devices.get(device)
+            if state is None:
+                return False
+            return any(index < size for index in state.owed) or any(one.index < size for one in state.behind.values())
+
+    def moves(self, device: str, old: int | None, new: int) -> bool:
+        """`device`, which stood at `old`, is sent what leads it to `new`; False if it has said otherwise since."""
+        with self._lock:
+            state = self._devices[device]
+            if state.size != old:
+                return False
+            state.size = new
+            return True
+
     def _claims(self, size: int) -> list[_Claim]:
         claims, room = [], PORTION
         with self._lock:

@@ -6,8 +6,12 @@ Used from one thread; what it shares with the ingest thread has its own locks, a
 import logging
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar
 
 from aggregator.enrolment import Keys
+from aggregator.erased_notices import ErasedNotices
+from aggregator.erasures import Erasures
 from aggregator.faults import Faults
 from aggregator.ingest import Ingest
 from aggregator.intake import Intake
@@ -22,7 +26,6 @@ from ledger.keystate import KeyRecord
 from ledger.note import parse_note
 from ledger.policy import Policy
 from ledger.receipt import Receipt, Wanted
-from ledger.tiles import TileReader
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import Storage
 from ledger.writer.witnesses import Witnesses
@@ -35,6 +38,8 @@ ASK_FOR = 32  # of one device at a time; with large batches, 8 MB
 REGISTRY_AGAIN_S = 30.0  # a registry that was locked for longer than SQLite waits is left alone for so long
 PORTIONS = 4  # of receipts at a time; then the next checkpoint is due
 KNOW_EVERY_S = 5.0  # how old what `status` says of gaps and silent devices may be
+
+_Made = TypeVar("_Made")
 
 
 class Publisher:
@@ -52,6 +57,8 @@ class Publisher:
         registry: Registry,
         *,
         policy: Policy,
+        erasures: Erasures,
+        erased: ErasedNotices,
         outgoing: Outgoing,
         meter: Meter,
         faults: Faults,
@@ -71,6 +78,8 @@ class Publisher:
         self._broker = broker
         self._witnesses = witnesses
         self._notices = Notices(registry, storage)
+        self._erasures = erasures
+        self._erased = erased
         self._quorum_is_there = True
         self._mended = False  # the public tree, since it was last found whole
         self._known = Known()
@@ -80,6 +89,7 @@ class Publisher:
     def publish(self) -> bool:
         """What is committed is published, if a quorum can be had; whether anything was new."""
         self._in_registry(lambda: commit_assignments(self._registry, self._writer))
+        self._in_registry(self._erasures.work)
         published = self._writer.publish()
         self._tell_of_quorum()
         if published:
@@ -91,12 +101,15 @@ class Publisher:
         tree, note = self._writer.reader(), self._trimmed(self._writer.note)
         for _ in range(PORTIONS):
             # What would be dropped is not built: it stays owed, and nobody has to ask for it again.
-            receipts = self._due(tree, note) if self._broker.has_room() else []
+            receipts: list[tuple[str, Receipt]] = []
+            if self._broker.has_room():
+                receipts = self._proven(partial(self._outgoing.due, tree, note), receipts)
             for device, receipt in receipts:
                 self._broker.send(device, receipt.encode())
             self._outgoing.refill(self._storage.following, tree.size)
             if not receipts:
                 break
+        self._in_registry(lambda: self._proven(partial(self._erased.tell, tree, note), None))
         self._ask()
 
     def note(self) -> None:
@@ -128,7 +141,7 @@ class Publisher:
             work()
         except UserError as error:
             if self._registry_away_until_s is None:
-                logger.error("%s; assignments and notices wait, the log does not", error)  # noqa: TRY400 - in one line
+                logger.error("%s; assignments, erasures and notices wait, the log does not", error)  # noqa: TRY400 - in one line
             self._registry_away_until_s = time.monotonic() + REGISTRY_AGAIN_S
         else:
             if self._registry_away_until_s is not None:
@@ -184,19 +197,19 @@ class Publisher:
                 waiting,
             )
 
-    def _due(self, tree: TileReader, note: bytes) -> list[tuple[str, Receipt]]:
-        """The receipts that can go out; a public tree that does not prove them is made again from the database."""
+    def _proven(self, make: Callable[[], _Made], nothing: _Made) -> _Made:
+        """What `make` makes for devices; or nothing, where the public tree does not prove it: it is made again then."""
         try:
-            receipts = self._outgoing.due(tree, note)
+            made = make()
         except LedgerError as error:
             if self._mended:
                 raise
             logger.critical("the public tree is damaged: %s; it is made again from the database", error)
             self._mended = True
             self._writer.mend()
-            return []
+            return nothing
         self._mended = False
-        return receipts
+        return made
 
     def _trimmed(self, note: bytes) -> bytes:
         """The checkpoint with the lines that devices ask for: a post-quantum one is fifty times a classical one."""

@@ -4,8 +4,10 @@
     assignments   source -> patient over an interval; never changed, only superseded, and each change is committed to
                   the log as a salted hash, so that a rewritten history can be told from the true one
     activity, notices, faults     what the log and admission tell of each device, see `notices`
+    erasures      readings that are to be deleted everywhere, and how far that is, see `erasures`
 
-`registry.db` is written by the running aggregator and by `vitalseal aggregator assign`; SQLite orders the two.
+`registry.db` is written by the running aggregator, `vitalseal aggregator assign` and `vitalseal erase`; SQLite orders
+them.
 """
 
 import os
@@ -42,10 +44,17 @@ CREATE TABLE IF NOT EXISTS notices (
     log_index INTEGER PRIMARY KEY, key_id BLOB NOT NULL, kind INTEGER NOT NULL, epoch INTEGER NOT NULL,
     seq INTEGER NOT NULL, reason INTEGER, lost INTEGER, from_ns INTEGER, to_ns INTEGER
 ) STRICT;
+CREATE INDEX IF NOT EXISTS erased ON notices (key_id, log_index) WHERE kind = -1;
 CREATE TABLE IF NOT EXISTS faults (
     device TEXT, what TEXT, count INTEGER NOT NULL, last_ns INTEGER NOT NULL, PRIMARY KEY (device, what)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS walked (at INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS erasures (
+    id INTEGER PRIMARY KEY, requested_at_ns INTEGER NOT NULL, key_id BLOB NOT NULL, epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL, log_index INTEGER NOT NULL, leaves TEXT NOT NULL, sources TEXT NOT NULL, reason TEXT NOT NULL,
+    entry_index INTEGER, done_at_ns INTEGER
+) STRICT;
+CREATE INDEX IF NOT EXISTS undone ON erasures (id) WHERE done_at_ns IS NULL;
 """
 
 

@@ -5,11 +5,15 @@ since is asked: every witness, the public log or a mirror of it, a guard that su
 checkpoint that any of them has are taken from the public log (`ledger.writer.replay`). If they are not to be had, the
 log must never be written again: it is *frozen*, and a new one begins where it was last seen.
 
+The payloads are encrypted in the backup. They are opened last, when the log says all that was erased: what it calls
+erased stays a hash, whatever the keys are.
+
 Everything is done in a folder beside the target and renamed at the end: killed anywhere, it is done again from the
 beginning.
 """
 
 import dataclasses
+import functools
 import os
 import shutil
 import time
@@ -18,13 +22,17 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aggregator.backup import Manifest, Progress, check_backup, copy_back, give_back
+from aggregator.backup import DATA, Manifest, Progress, check_backup, copy_back, give_back
+from aggregator.backup_keys import KeyReader, keys_path
 from aggregator.config import AggregatorConfig
 from aggregator.desk_records import DATABASE as DESK
 from aggregator.desk_records import DeskRecords
 from aggregator.enrolment import FOLDER
+from aggregator.keys_at_hand import keys_for, place_keys
 from aggregator.registry import Registry
 from aggregator.relocation import format_config, move_broker, moved_config
+from aggregator.sealed_payloads import no_keys
+from aggregator.sequencer_copy import Tally, fill_payloads
 from ledger import merkle
 from ledger.checkpoint import Checkpoint, parse_checkpoint, verify_signed
 from ledger.entry import parse_entry
@@ -37,9 +45,11 @@ from ledger.service.fetch import log_reader
 from ledger.service.http_log import FetchError
 from ledger.tiles import Fetch
 from ledger.writer.create import POLICY, POLICY_PQ, LogKeys, load_log_keys, load_policy
+from ledger.writer.database import DATABASE
 from ledger.writer.files import replace_file, sync_directory, sync_file
 from ledger.writer.keybook import read_states
 from ledger.writer.local import FROZEN, GUARD, LocalStorage
+from ledger.writer.reader import LocalReader
 from ledger.writer.replay import Known, TooOldError, catch_up, sign_again
 from ledger.writer.storage import Recorded
 from ledger.writer.witnesses import Witnesses
@@ -50,28 +60,50 @@ from vitalseal.errors import UserError
 class Restored:
     """How a log was put back: the newest checkpoint that anybody knows, and how many entries the backup lacked.
 
-    `missing` batches have no payload, `unnamed` are the keys, in hex, of which nothing here says whose they are, and
-    `silent` the witnesses that did not answer. `given` is False where files could not be given to whom they belonged.
-    `frozen` says why the log must not be written, None if it may be.
+    `missing` batches have no payload, or not all of it: `destroyed` leaves stay hashes because their key was destroyed,
+    `unknown` ones because there was no key for them. `unnamed` are the keys, in hex, of which nothing here says whose
+    they are, and `silent` the witnesses that did not answer. `given` is False where files could not be given to whom
+    they belonged. `frozen` says why the log must not be written, None if it may be.
     """
 
     newest: Checkpoint
     replayed: int = 0
     missing: int = 0
+    destroyed: int = 0
+    unknown: int = 0
     unnamed: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     given: bool = True
     frozen: str | None = None
 
 
-def restore(backup: Path, data: Path, config_path: Path, place: str | None, progress: Progress) -> Restored:
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What is restored: a backup that was checked, and its keys, None without."""
+
+    backup: Path
+    manifest: Manifest
+    keys: KeyReader | None
+
+
+def restore(
+    backup: Path,
+    data: Path,
+    config_path: Path,
+    place: str | None,
+    progress: Progress,
+    *,
+    keys: Path | None = None,
+    without_keys: bool = False,
+) -> Restored:
     """`data` is the aggregator's data directory as of now, and `config_path` its configuration; or it is frozen.
 
-    `place` is the directory or URL of the public log, or of a mirror.
+    `place` is the directory or URL of the public log, or of a mirror. `keys` are those of the backup, or a copy, if
+    they are not where the configuration has them; `without_keys`: they are lost, and every payload with them.
 
     Raises:
-        UserError: the target is not empty; the backup is damaged; the public log is not this one's or cannot be read;
-            the witnesses that answer are no quorum. Nothing was written then.
+        UserError: the target is not empty; the backup is damaged; its keys are not there, or are others; the public
+            log is not this one's or cannot be read; the witnesses that answer are no quorum. Nothing was written then.
         StorageError: the disk refuses.
     """
     data = data.absolute()
@@ -85,7 +117,14 @@ def restore(backup: Path, data: Path, config_path: Path, place: str | None, prog
     unfinished = data.with_name(f".{data.name}.restoring")
     if config_path.absolute().is_relative_to(data):
         config_path = unfinished / config_path.absolute().relative_to(data)
-    result = _bring_up(backup, manifest, config, unfinished, place, progress)
+    with ExitStack() as stack:
+        found = None if without_keys else stack.enter_context(keys_for(backup, manifest, data, keys))
+        if found is None and manifest.keys is not None and not without_keys:
+            raise UserError(
+                f"{keys_path(config)}: is not there, and without these keys every payload that no device still keeps "
+                "is lost; name a copy of them with --keys FILE, or give them up with --without-keys"
+            )
+        result = _bring_up(_Taken(backup, manifest, found), config, unfinished, place, progress)
     move_broker(unfinished, manifest, data)
     given = give_back(manifest, unfinished)
     _sync(unfinished)
@@ -110,10 +149,11 @@ def frozen_at(data: Path) -> Checkpoint:
 
 
 def _bring_up(
-    backup: Path, manifest: Manifest, config: AggregatorConfig, unfinished: Path, place: str | None, progress: Progress
+    taken: _Taken, config: AggregatorConfig, unfinished: Path, place: str | None, progress: Progress
 ) -> Restored:
     """`unfinished` holds the backup's data, brought up to the newest known checkpoint, or frozen."""
-    _lay_out(backup, manifest, unfinished)
+    manifest = taken.manifest
+    _lay_out(taken, unfinished)
     guard = config.guard or config.data / GUARD
     if guard.is_relative_to(config.data):
         guard = unfinished / guard.relative_to(config.data)
@@ -141,20 +181,38 @@ def _bring_up(
                     sign_again(keys.signers, time.time_ns()),
                     lambda done, size: progress("entries", done, size),
                 )
-                missing = storage.missing_payload_count()
         except TooOldError as error:
-            _lay_out(backup, manifest, unfinished)
+            _lay_out(taken, unfinished)
+            _open_payloads(taken, config, unfinished, progress)
             replace_file(unfinished / FROZEN, f"{newest.text()}\n{error}\n".encode())
             return Restored(newest, silent=silent, frozen=str(error))
+    tally = _open_payloads(taken, config, unfinished, progress)
     _set_guard(guard, newest)
     _void_tokens(unfinished)
-    return Restored(newest, replayed, missing, _unnamed(unfinished, manifest.origin), silent)
+    with LocalReader(unfinished) as log:
+        missing = log.missing_payload_count()
+    unnamed = _unnamed(unfinished, manifest.origin)
+    return Restored(newest, replayed, missing, tally.destroyed, tally.unknown, unnamed, silent)
 
 
-def _lay_out(backup: Path, manifest: Manifest, unfinished: Path) -> None:
+def _lay_out(taken: _Taken, unfinished: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    copy_back(backup, manifest, unfinished)
+    copy_back(taken.backup, taken.manifest, unfinished)
+
+
+def _open_payloads(taken: _Taken, config: AggregatorConfig, unfinished: Path, progress: Progress) -> Tally:
+    """The payloads are in the database, in clear, and the keys where the next backup looks for them."""
+    if taken.manifest.keys is None:
+        return Tally()
+    if taken.keys is not None:
+        place_keys(taken.keys, config, unfinished)
+    source, target = taken.backup / DATA / DATABASE, unfinished / DATABASE
+    keys = taken.keys.key if taken.keys else no_keys
+    try:
+        return fill_payloads(source, target, keys, functools.partial(progress, "payloads"))
+    except LedgerError as error:
+        raise UserError(f"{error}; use another backup") from None
 
 
 def _ask_witnesses(policies: list[Policy], origin: str, timeout_s: float) -> tuple[list[Known], tuple[str, ...]]:

@@ -18,6 +18,8 @@ from collections.abc import Callable
 
 from aggregator.config import AggregatorConfig
 from aggregator.enrolment import Keys
+from aggregator.erased_notices import ErasedNotices
+from aggregator.erasures import Erasures
 from aggregator.faults import FLOOD, Faults
 from aggregator.floods import SHUT_OUT_S, Floods
 from aggregator.ingest import Ingest
@@ -73,13 +75,16 @@ class Service:
         self._broker = BrokerConnection(config.broker, self._receive)
         self._floods, self._faults = Floods(config.data), Faults()
         outgoing, meter, faults = Outgoing(), Meter(), self._faults
-        self._ingest = Ingest(storage, writer, self._keys, outgoing, meter, faults, self._broker)
+        erased = ErasedNotices(registry, storage, self._keys, outgoing, meter, self._broker)
+        self._ingest = Ingest(storage, writer, self._keys, outgoing, meter, faults, self._broker, erased.heard)
         self._publisher = Publisher(
             storage,
             writer,
             self._keys,
             registry,
             policy=load_policy(config.receipt_policy or config.data / POLICY),
+            erasures=Erasures(config, registry, storage, writer),
+            erased=erased,
             outgoing=outgoing,
             meter=meter,
             faults=faults,

@@ -4,7 +4,6 @@ Sources stop first, agents drain until each of their readings has a receipt that
 publishes and projects the rest; only then is anything read back.
 """
 
-import contextlib
 import logging
 import subprocess
 import sys
@@ -118,15 +117,13 @@ class Pipeline:
         self.show("stopping")
         self.stop()
         size = self._published().size
-        with EmbeddedStore(self._data) as store:
-            behind = store.cursor() < size
-        if behind:
-            # The projection died with a killed aggregator, or by itself. Without an input it catches up and ends.
+        deadline_s = time.monotonic() + PROJECTED_WITHIN_S
+        command = [sys.executable, "-P", "-m", "aggregator.projection", str(self._data / CONFIG)]
+        while self._projected() < size and time.monotonic() < deadline_s:
+            # The projection died with a killed aggregator, or by itself. Without an input it ends after a while.
             logger.warning("the view is behind the log; catching up")
-            command = [sys.executable, "-P", "-m", "aggregator.projection", str(self._data)]
-            # Whatever comes of it, the account tells what is missing.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run(command, stdin=subprocess.DEVNULL, timeout=PROJECTED_WITHIN_S, check=False)  # noqa: S603
+            if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:  # noqa: S603 - ourselves
+                break  # whatever went wrong, the account tells what is missing
         self._broker.stop()
         self.snapshot = replace(self.snapshot, readings_per_s=0.0)
 
@@ -174,6 +171,10 @@ class Pipeline:
             proof_p95_s=status.latency_p95_s,
             rejects={k: n for k, n in status.decisions.items() if k not in {"admitted", "repeated"}},
         )
+
+    def _projected(self) -> int:
+        with EmbeddedStore(self._data) as store:
+            return store.cursor()
 
     def _published(self) -> Published:
         note = read_file(self._data / PUBLIC, CHECKPOINT_PATH)

@@ -61,6 +61,10 @@ class Device:
         """Leaves a revocation of its key there, under any name."""
         drop(data, f"{name}.revoke", revoke(self.key_id, registrar(data), self.origin, until, 1))
 
+    def reading(self, at_ns: int, value: int) -> Reading:
+        """What it measures."""
+        return Reading(self.source, 1, at_ns, 0, None, 5, Scalar(value, 0))
+
     def batch(
         self,
         count: int = 3,
@@ -73,7 +77,7 @@ class Device:
         """The next batch of the chain, as an envelope; its times are from `at_ns` on."""
         first = at_ns + self.seq % 10**6 * 1000 * 10**9
         times = [first + at * 10**9 for at in range(count)]
-        readings = [Reading(self.source, 1, at, 0, None, 5, Scalar(value, 0)).encode() for at in times]
+        readings = [self.reading(at, value).encode() for at in times]
         info = BatchInfo(
             bytes(16),
             first,

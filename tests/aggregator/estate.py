@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.backup import make_backup
-from aggregator.config import AggregatorConfig
+from aggregator.config import AggregatorConfig, BackupConfig
 from aggregator.lifecycle import open_log
 from aggregator.registry import Registry
 from aggregator.relocation import format_config
@@ -98,7 +98,10 @@ class Estate:
             named += [PolicyWitness(f"{name}-{at}", signer.verifier, url) for at, signer in enumerate(signers)]
         opened.callback(self._stop)
         create_log(self.data, ORIGIN, witnesses=named, guard=guard)
-        self.settings = AggregatorConfig(self.data, guard=guard)
+        # Beside the data, as on a volume of their own: `lose` leaves them.
+        self.keys = directory / "keys" / "backup-keys.db"
+        self.keys.parent.mkdir()
+        self.settings = AggregatorConfig(self.data, guard=guard, backup=BackupConfig(self.keys))
         self.config.write_text(format_config(self.settings))
         Registry(self.data).close()
         self._keys = [signer.verifier for signer in load_log_keys(self.data).signers]

@@ -10,8 +10,10 @@ from contextlib import ExitStack, closing
 import pytest
 
 from aggregator.backup import DATA, MANIFEST, check_backup, make_backup
+from aggregator.backup_keys import KeyReader
 from aggregator.enrolment import FOLDER
 from aggregator.registry import Registry
+from aggregator.sequencer_copy import copy_unsealed, fill_payloads
 from ledger.writer.database import DATABASE, copy_database
 from ledger.writer.reader import LocalReader
 from ledger.writer.storage import StorageError
@@ -38,7 +40,13 @@ def estate(tmp_path):
 
 def copied(estate):
     """Entries and payloads in the backup."""
-    with LocalReader(estate.backup / DATA) as log:
+    opened = estate.directory / "opened"
+    copy_unsealed(estate.backup / DATA / DATABASE, opened.with_suffix(".db"))
+    with KeyReader(estate.keys) as keys:
+        fill_payloads(estate.backup / DATA / DATABASE, opened.with_suffix(".db"), keys.key, quiet)
+    opened.mkdir()
+    opened.with_suffix(".db").rename(opened / DATABASE)
+    with LocalReader(opened) as log:
         size = log.size()
         return list(log.entries(0, size)), [log.payload(index) for index in range(size)]
 
@@ -56,8 +64,7 @@ def test_backup_holds_what_nobody_else_has(estate):
     found = sorted(str(path.relative_to(estate.backup / DATA)) for path in (estate.backup / DATA / "broker").rglob("*"))
     assert found == ["broker/server.key", "broker/state"]
     with LocalReader(estate.data) as log:
-        assert copied(estate)[0] == list(log.entries(0, 13))
-        assert copied(estate)[1] == [log.payload(index) for index in range(13)]
+        assert copied(estate) == (list(log.entries(0, 13)), [log.payload(index) for index in range(13)])
     manifest = check_backup(estate.backup, quiet)
     assert (manifest.origin, manifest.entries, manifest.checkpoint) == (ORIGIN, 13, 12)
     assert manifest.data == str(estate.data)
@@ -168,7 +175,10 @@ def test_changed_backup_is_found_out(estate):
     table = json.loads((estate.backup / MANIFEST).read_text())
     for changed, says in [
         ({"root": "00" * 32}, "do not lead to its checkpoint's root"),
-        ({"format": 2}, "of format 2"),
+        ({"format": 3}, "of format 3"),
+        ({"format": 1}, "does not fit"),
+        ({"keys": None}, "does not fit"),
+        ({"keys": "no"}, "is not what"),
         ({"files": {"x": [1]}}, "is not what"),
         ({"files": []}, "is not what"),
         ({"folders": {}}, "is not what"),
@@ -204,7 +214,7 @@ def test_backup_command_says_what_it_did(estate, capsys):
         return code, said.out + said.err
 
     code, said = run(estate.backup, "--config", estate.config)
-    assert (code, len(said.splitlines())) == (0, 1)
+    assert (code, len(said.splitlines())) == (0, 2)
     assert f"holds {ORIGIN} with 13 entries" in said
     code, said = run("--verify", estate.backup)
     assert code == 0

@@ -274,7 +274,7 @@ def test_registry_that_is_locked_holds_up_nothing_but_itself(hands, data, device
     hands.service._tell()
     assert activity(hands.service._registry)[device.key_id].batches == 3
     said = [record.message for record in caplog.records if "registry" in record.message]
-    assert said[0].endswith("database is locked; assignments and notices wait, the log does not")
+    assert said[0].endswith("database is locked; assignments, erasures and notices wait, the log does not")
     assert said[1:] == ["the registry is there again"]
 
 

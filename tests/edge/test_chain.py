@@ -337,6 +337,7 @@ def test_outbox_of_format_2_is_taken_over(owner, path):
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.executescript(
             "ALTER TABLE state DROP COLUMN reject_ns; ALTER TABLE cursors DROP COLUMN refused_ns;"
+            "ALTER TABLE state DROP COLUMN erased_batches; ALTER TABLE state DROP COLUMN to_scrub;"
             "DROP TABLE troubles; PRAGMA user_version = 2;"
         )
     with contextlib.closing(Outbox(path, owner)) as again, OutboxReader(path) as reader:

@@ -194,7 +194,7 @@ def test_account_of_a_store_with_a_reading_twice(copy):
     """The same bytes in a second place are a duplicate, and the place is not proven."""
     change(
         copy,
-        "INSERT INTO readings SELECT ref + 4095, device, source, kind, sensor_time_ns, ordinal, quality, value, body,"
+        "INSERT INTO readings SELECT ref + 4095, device, source, kind, sensor_time_ns, quality, value, body,"
         " salt FROM readings ORDER BY ref LIMIT 1",
     )
     account = account_of(copy)
