@@ -9,22 +9,26 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from aggregator.timeseries.base import Row, Sample, StoredBatch, StoredReading
+from aggregator.timeseries.base import Bucket, Row, Sample, StoredBatch, StoredReading
 from aggregator.timeseries.influxql import READING, WAVEFORM, tagged
 from ledger.batch import SALT_SIZE
 from ledger.errors import MalformedError
 from ledger.merkle import split_path
-from ledger.reading import MAX_CHANNELS, MAX_INT64
+from ledger.reading import MAX_CHANNELS, MAX_INT64, MIN_INT64
 from ledger.strict import decode_base64
 
 # What stands in place of a copy where a row has tags that no row of ours has: one more, or a `copy` that is no number.
 FOREIGN = -1
 
+# One document of an answer in memory at once: three times what `CHUNK_ROWS` of the largest waveforms are.
+MAX_DOCUMENT = 64 * 2**20
+
 _COPY = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _OURS = frozenset({"device", "source", "kind", "copy"})
 
+T = TypeVar("T")
 Record: TypeAlias = tuple[Mapping[str, str], Mapping[str, Any]]  # a row with its tags
 
 
@@ -42,7 +46,11 @@ class Found:
 
     def dicts(self) -> Iterator[dict[str, Any]]:
         """The rows, by name of column."""
-        return (dict(zip(self.columns, row, strict=False)) for row in self.values)
+        return (dict(zip(self.columns, row, strict=True)) for row in self.values)
+
+    def columned(self, *names: str) -> Iterator[list[Any]]:
+        """What the rows have in these columns, None in one that there is not."""
+        return ([row.get(name) for name in names] for row in self.dicts())
 
 
 class CutShortError(Exception):
@@ -57,8 +65,8 @@ class StatementError(Exception):
     """What the server says is wrong with a statement."""
 
 
-def parse_answer(pieces: Iterator[bytes]) -> Iterator[Found]:
-    """The series in an answer to /query, chunked or whole.
+def parse_answer(pieces: Iterator[bytes], *, timed: bool = True) -> Iterator[Found]:
+    """The series in an answer to /query, chunked or whole; `timed`: each row begins with a time, as of a SELECT.
 
     Raises:
         StatementError: the server's own words for why it does not answer.
@@ -70,9 +78,9 @@ def parse_answer(pieces: Iterator[bytes]) -> Iterator[Found]:
         for result in _results(line):
             if "error" in result:
                 raise StatementError(str(result["error"]))
-            statement = result.get("statement_id", 0)
-            for series in result.get("series", []):
-                yield Found(statement, series.get("tags", {}), series["columns"], series.get("values", []))
+            statement = _are(int, result.get("statement_id", 0))
+            for series in _list_of(dict, result.get("series", [])):
+                yield _found(statement, series, timed=timed)
             partial = bool(result.get("partial"))
     if partial:
         raise CutShortError
@@ -181,6 +189,13 @@ def read_batch(log_index: int, records: Sequence[Record]) -> StoredBatch | None:
     )
 
 
+def read_buckets(found: Found) -> Iterator[Bucket]:
+    """The stretches of a chart."""
+    for start_ns, count, *numbers in found.columned("time", "count", "min", "mean", "max"):
+        least, mean, greatest = (nan if number is None else number for number in map(_number, numbers))
+        yield Bucket(start_ns, _integer(count) or 0, least, mean, greatest)
+
+
 def read_note(row: Mapping[str, Any]) -> bytes:
     """The note of a checkpoint record, empty if it cannot be read."""
     try:
@@ -197,14 +212,40 @@ def _results(line: bytes) -> list[dict[str, Any]]:
     """The results in one document of an answer; a fault of the whole request stands beside where they would."""
     try:
         document = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise StrangeAnswerError from None
-    if isinstance(document, dict) and "error" in document:
-        return [document]
-    results = document.get("results") if isinstance(document, dict) else None
-    if not isinstance(results, list):
+    if not isinstance(document, dict):
         raise StrangeAnswerError
-    return results
+    return [document] if "error" in document else _list_of(dict, document.get("results"))
+
+
+def _found(statement: int, series: Mapping[str, Any], *, timed: bool) -> Found:
+    """A series as it came: rows as long as there are columns, each with a time of 64 bits if it is to have one."""
+    tags, columns = _are(dict, series.get("tags", {})), _list_of(str, series.get("columns"))
+    values = _list_of(list, series.get("values", []))
+    _list_of(str, list(tags.values()))
+    fits = len(set(columns)) == len(columns) and all(len(row) == len(columns) for row in values)
+    if not fits or (timed and columns[:1] != ["time"]):
+        raise StrangeAnswerError
+    if timed and not all(MIN_INT64 <= _are(int, row[0]) <= MAX_INT64 for row in values):
+        raise StrangeAnswerError
+    # Half a character, as JSON can have it, could be shown and stored nowhere.
+    shown = {_whole(name): _whole(value) for name, value in tags.items()}
+    return Found(statement, shown, [_whole(name) for name in columns], values)
+
+
+def _whole(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _are(kind: type[T], value: object) -> T:
+    if type(value) is not kind:
+        raise StrangeAnswerError
+    return value
+
+
+def _list_of(kind: type[T], values: object) -> list[T]:
+    return [_are(kind, value) for value in _are(list, values)]
 
 
 def _leaf_hashes(row: Mapping[str, Any], what: str) -> bytes:
@@ -236,7 +277,10 @@ def _number(value: object) -> float | None:
     """None for nothing, and what is there but no number as one that equals no other."""
     if value is None:
         return None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else nan
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else nan
+    except OverflowError:
+        return nan
 
 
 def _quality(value: object) -> int | None:
@@ -246,12 +290,16 @@ def _quality(value: object) -> int | None:
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
     rest: list[bytes] = []
+    size = 0
     for piece in pieces:
         *whole, last = piece.split(b"\n")
         for line in whole:
             if joined := b"".join((*rest, line)).strip():
                 yield joined
-            rest = []
+            rest, size = [], 0
         rest.append(last)
+        size += len(last)
+        if size > MAX_DOCUMENT:
+            raise StrangeAnswerError
     if joined := b"".join(rest).strip():
         yield joined

@@ -67,7 +67,7 @@ class Erasure:
         times = "" if self._span_ns is None else ql.between(*self._span_ns)
         found = []
         statement = ql.select("seal", ql.READING, self._device, times, ql.sealed_by(self._log_index))
-        for tags, time_ns, seal in _points(self._query(statement)):
+        for tags, time_ns, seal in _points("seal", self._query(statement)):
             opened = open_seal(seal)
             if opened and opened[0] // LEAVES_PER_BATCH == self._log_index:
                 found.append((opened[0], _Place(ql.READING, tags, time_ns, time_ns)))
@@ -79,7 +79,7 @@ class Erasure:
         times = "" if span_ns is None else ql.between(span_ns[0], span_ns[1] + DRAWN_NS)
         statement = ql.select("ref", ql.WAVEFORM, self._device, times, ql.referred(self._log_index))
         ends: dict[tuple[int, tuple[tuple[str, str], ...]], tuple[int, int]] = {}
-        for tags, time_ns, ref in _points(self._query(statement)):
+        for tags, time_ns, ref in _points("ref", self._query(statement)):
             if ref in self._wanted:
                 first_ns, last_ns = ends.get((ref, tags), (time_ns, time_ns))
                 ends[ref, tags] = min(first_ns, time_ns), max(last_ns, time_ns)
@@ -96,8 +96,8 @@ class Erasure:
             write(span_line(self._record, span_ns))
 
 
-def _points(found: Iterable[Found]) -> Iterator[tuple[tuple[tuple[str, str], ...], int, object]]:
+def _points(field: str, found: Iterable[Found]) -> Iterator[tuple[tuple[tuple[str, str], ...], int, object]]:
     for piece in found:
         tags = tuple(piece.tags.items())
-        for time_ns, value in piece.values:
+        for time_ns, value in piece.columned("time", field):
             yield tags, time_ns, value

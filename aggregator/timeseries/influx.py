@@ -78,8 +78,8 @@ class Connection:
         except (RefusedError, TooLargeError) as error:
             raise self._meanings.wont(f"will not have a point of {line.partition(b' ')[0].decode()}: {error}") from None
 
-    def query(self, text: str, within_s: float = 0) -> Iterator[Found]:
-        """The answers to InfluxQL, as they come; `within_s`: more time than usual."""
+    def query(self, text: str, within_s: float = 0, *, timed: bool = True) -> Iterator[Found]:
+        """The answers to InfluxQL, as they come; `within_s`: more time than usual, `timed`: see `parse_answer`."""
         form = {"q": text, "db": self._config.bucket, "epoch": "ns", "chunked": "true", "chunk_size": str(CHUNK_ROWS)}
         headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
         with self._told(self._meanings.of_status):
@@ -93,7 +93,7 @@ class Connection:
                 _request_timeout=round(max(within_s, self._config.timeout_s) * 1000),
             )
             with closing(response):
-                yield from parse_answer(response.stream(2**16))
+                yield from parse_answer(response.stream(2**16), timed=timed)
 
     def manage(self, text: str) -> list[Found]:
         """All answers to InfluxQL that changes something, or that may take long."""
@@ -112,7 +112,7 @@ class Connection:
             if not found.buckets:
                 raise self._meanings.missing()
             return max((int(rule.every_seconds) for rule in found.buckets[0].retention_rules), default=0)
-        for found in self.query(f"SHOW RETENTION POLICIES ON {ql.identifier(self._config.bucket)}"):
+        for found in self.query(f"SHOW RETENTION POLICIES ON {ql.identifier(self._config.bucket)}", timed=False):
             for policy in found.dicts():
                 if policy.get("default") is True:
                     return _seconds(policy.get("duration"))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from aggregator.timeseries import influxql as ql
-from aggregator.timeseries.answers import Record, read_batch, read_note, read_rows, read_samples, read_stored
+from aggregator.timeseries.answers import Record, read_batch, read_buckets, read_note, read_rows, read_samples, read_stored
 from aggregator.timeseries.base import Bucket, Row, Sample, Selection, StoredBatch, StoredReading
 from aggregator.timeseries.neighbours import Query
 
@@ -29,9 +29,9 @@ class InfluxReader:
     def cursor(self) -> int:
         """How many log entries are in the store; 0 if the cursor's point is not as it was written."""
         for found in self._query(ql.select("entries", ql.CURSOR, "time = 0")):
-            entries = found.values[0][1]
-            if not any(found.tags.values()) and type(entries) is int and entries >= 0:
-                return entries
+            for (entries,) in found.columned("entries"):
+                if not any(found.tags.values()) and type(entries) is int and entries >= 0:
+                    return entries
         return 0
 
     def readings(self) -> Iterator[StoredReading]:
@@ -68,11 +68,7 @@ class InfluxReader:
             ql.selected(selection),
             group=f"time({width_ns}ns, {offset_ns}ns) fill(none)",
         )
-        return [
-            Bucket(start_ns, count, float(least), float(mean), float(greatest))
-            for found in self._query(statement)
-            for start_ns, count, least, mean, greatest in found.values
-        ]
+        return [bucket for found in self._query(statement) for bucket in read_buckets(found)]
 
     def rows(self, selection: Selection | None = None) -> Iterator[Row]:
         """The rows as they are, by series and time."""
