@@ -1,4 +1,4 @@
-"""docs/aggregator.md, docs/edge.md and docs/keys.md, typed one after the other on one machine, which `world` describes.
+"""docs/aggregator.md, edge.md, audit.md, erasure.md and keys.md, typed one after the other on one machine, which `world` describes.
 
 The broker runs as whoever runs the test, so `--broker-group` is left out; a checkpoint is published every second.
 """
@@ -41,6 +41,12 @@ SAYS = [
     ("edge recover", "epoch 1 begins"),
     ("aggregator revoke bed-12", "takes it within seconds"),
     ("aggregator token bed-12", "vst1."),
+    ("vitalseal audit --config", "missing=0 changed=0 extra=0 moved=0"),
+    ("audit --database", "missing=0 changed=0 extra=0 moved=0"),
+    ("--incremental", "missing=0 changed=0 extra=0 moved=0"),
+    ("--dry-run", "state=dry-run"),
+    ("consent withdrawn", "state=done"),
+    ("erase --list", "consent withdrawn"),
     ("edge rotate", ""),
     ("edge status", "connected"),
     ("aggregator revoke bed-12", "takes it within seconds"),
@@ -89,7 +95,7 @@ def unexpected(page, command, says, done, logs):
 def test_pages_work_as_they_are_written(world):
     """Each command succeeds; those in SAYS say what is expected, each of them once, in this order."""
     expected, token = list(SAYS), "none yet"
-    for page in ("aggregator", "edge", "keys"):
+    for page in ("aggregator", "edge", "audit", "erasure", "keys"):
         for command in commands(DOCS / f"{page}.md"):
             says = expected[0][1] if expected and expected[0][0] in command else None
             typed = re.sub(r"\bTOKEN\b", token, command)
