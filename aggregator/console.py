@@ -1,9 +1,10 @@
 """What the aggregator's commands share: the configuration option, words read strictly, and errors in one line."""
 
 import argparse
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,6 +13,9 @@ from ledger.errors import LedgerError
 from ledger.reading import MAX_SOURCE
 from ledger.writer.storage import StorageError
 from vitalseal.errors import UserError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FRACTION = re.compile(r"[.,]([0-9]+)(?=[Zz+-])")  # of the second: what stands right before the zone
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
 
@@ -62,4 +66,8 @@ def parse_time(text: str, option: str) -> int:
         raise UserError(f"{option} {text!r}: has no zone; end it in Z or +01:00")
     if not 1900 <= at.year < 2262:
         raise UserError(f"{option} {text!r}: not between 1900 and 2262; leave --to out for an open end")
-    return int(at.timestamp()) * 10**9 + at.microsecond * 1000
+    # The standard library drops what is finer than a microsecond, and sensor times are in ns.
+    fraction = match[1] if (match := _FRACTION.search(text)) else ""
+    if len(fraction) > 9:
+        raise UserError(f"{option} {text!r}: finer than a nanosecond")
+    return (at.replace(microsecond=0) - _EPOCH) // timedelta(seconds=1) * 10**9 + int(fraction.ljust(9, "0"))

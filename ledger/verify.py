@@ -14,6 +14,7 @@ has not changed since. That the sensor measured it, and when, is K's statement. 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 from ledger import merkle
 from ledger.batch import Header, check_header_signature, leaf_hash
@@ -39,6 +40,8 @@ STEPS = (
     "device key enrolled and good",
     "reading's time plausible",
 )
+# Checkpoints and headers whose signatures are remembered. A checkpoint with post-quantum lines has some 10 KB.
+SHARED_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,70 +96,93 @@ def verify_leaf(
     statuses: Sequence[KeyStatus] = (),
     strict: bool = False,
 ) -> VerifiedReading:
-    """The reading that `proof` proves under `policy`; `trust` and `statuses`, verified already, are for step 7.
+    """The reading that `proof` proves under `policy`; `trust` is for step 7. Raises as `Verifier.verify`."""
+    return Verifier(policy, trust=trust).verify(proof, statuses=statuses, strict=strict)
 
-    Raises:
-        MalformedError: it is not a well-formed proof.
-        UnprovenError: a step failed, or, under `strict`, was not checked; it carries the report.
+
+class Verifier:
+    """Verifies proofs of leaves under one policy: each as if alone, but a signature that many share is checked once.
+
+    Kept is only what passed, by all the bytes that it depends on. `trust`, for step 7, are registrars that count.
     """
-    leaf = proof.leaf
-    header = Header.decode(leaf.header)
-    reading = Reading.decode(leaf.body) if leaf.leaf_index else None
-    info = None if leaf.leaf_index else BatchInfo.decode(leaf.body)
-    if leaf.leaf_index > header.count:
-        raise MalformedError(f"extra: leaf index {leaf.leaf_index} in a batch of {header.count} readings")
-    check_public_key(leaf.algorithm, leaf.public_key)
-    report = Report(STEPS)
-    # Step 1 is the parse itself: what is not a checkpoint is malformed, not unproven.
-    checkpoint_lines = proof.checkpoint.text.count("\n")
-    report.add(Result.PASSED, f"{checkpoint_lines} lines, {len(proof.checkpoint.signatures)} signature lines")
-    with report.step() as say:
-        checkpoint, keys = verify_log_signature(proof.checkpoint, policy)
-        if header.origin != checkpoint.origin:
-            raise VerificationError(f"the batch was sealed for {header.origin}, the log is {checkpoint.origin!a}")
-        say(f"{checkpoint.origin}, size {checkpoint.size}, by " + ", ".join(key.id.hex() for key in keys))
-    with report.step() as say:
-        logged_by, witnesses = verify_quorum(proof.checkpoint, policy)
-        say(describe_quorum(logged_by, witnesses))
-    with report.step() as say:
-        entry = BatchEntry(leaf.header, leaf.signature).encode()
-        if header.anchor is not None and header.anchor.size > proof.index:
-            raise VerificationError(f"anchored to size {header.anchor.size}, which came after index {proof.index}")
-        merkle.check_inclusion(proof.index, checkpoint.size, merkle.hash_leaf(entry), proof.inclusion, checkpoint.root)
-        say(f"index {proof.index} of {checkpoint.size}")
-    with report.step() as say:
-        if key_id(leaf.algorithm, leaf.public_key) != header.key_id:
-            raise VerificationError("the public key is not the one that the header names")
-        check_header_signature(leaf.header, leaf.signature, leaf.algorithm, leaf.public_key)
-        say(f"key {header.key_id.hex()}, epoch {header.epoch}, seq {header.seq}")
-    with report.step() as say:
-        hashed = leaf_hash(header.key_id, header.epoch, header.seq, leaf.leaf_index, leaf.salt, leaf.body)
-        merkle.check_inclusion(leaf.leaf_index, header.count + 1, hashed, leaf.path, header.root)
-        say(f"leaf {leaf.leaf_index} of {header.count + 1}")
-    check_key(
-        report,
-        origin=header.origin,
-        key_id=header.key_id,
-        place=(header.epoch, header.seq),
-        index=proof.index,
-        trust=trust,
-        statuses=statuses,
-    )
-    _check_time(report, reading, logged_by)
-    steps = report.finish(strict=strict)
-    return VerifiedReading(
-        reading=reading,
-        info=info,
-        header=header,
-        algorithm=leaf.algorithm,
-        public_key=leaf.public_key,
-        index=proof.index,
-        leaf_index=leaf.leaf_index,
-        checkpoint=checkpoint,
-        logged_by=logged_by,
-        witnesses=witnesses,
-        steps=steps,
-    )
+
+    def __init__(self, policy: Policy, *, trust: Iterable[VerifierKey] | None = None) -> None:
+        self._trust = None if trust is None else tuple(trust)
+        remembering = lru_cache(SHARED_KEPT)
+        self._header = remembering(Header.decode)
+        self._signed_by_log = remembering(partial(verify_log_signature, policy=policy))
+        self._quorum = remembering(partial(verify_quorum, policy=policy))
+        self._signed_by_device = remembering(check_header_signature)
+
+    def verify(
+        self, proof: ReadingProof, *, statuses: Sequence[KeyStatus] = (), strict: bool = False
+    ) -> VerifiedReading:
+        """The reading that `proof` proves; `statuses`, verified already, are for step 7.
+
+        Raises:
+            MalformedError: it is not a well-formed proof.
+            UnprovenError: a step failed, or, under `strict`, was not checked; it carries the report.
+        """
+        leaf = proof.leaf
+        header = self._header(leaf.header)
+        reading = Reading.decode(leaf.body) if leaf.leaf_index else None
+        info = None if leaf.leaf_index else BatchInfo.decode(leaf.body)
+        if leaf.leaf_index > header.count:
+            raise MalformedError(f"extra: leaf index {leaf.leaf_index} in a batch of {header.count} readings")
+        check_public_key(leaf.algorithm, leaf.public_key)
+        report = Report(STEPS)
+        # Step 1 is the parse itself: what is not a checkpoint is malformed, not unproven.
+        checkpoint_lines = proof.checkpoint.text.count("\n")
+        report.add(Result.PASSED, f"{checkpoint_lines} lines, {len(proof.checkpoint.signatures)} signature lines")
+        with report.step() as say:
+            checkpoint, keys = self._signed_by_log(proof.checkpoint)
+            if header.origin != checkpoint.origin:
+                raise VerificationError(f"the batch was sealed for {header.origin}, the log is {checkpoint.origin!a}")
+            say(f"{checkpoint.origin}, size {checkpoint.size}, by " + ", ".join(key.id.hex() for key in keys))
+        with report.step() as say:
+            logged_by, witnesses = self._quorum(proof.checkpoint)
+            say(describe_quorum(logged_by, witnesses))
+        with report.step() as say:
+            entry = BatchEntry(leaf.header, leaf.signature).encode()
+            if header.anchor is not None and header.anchor.size > proof.index:
+                raise VerificationError(f"anchored to size {header.anchor.size}, which came after index {proof.index}")
+            merkle.check_inclusion(
+                proof.index, checkpoint.size, merkle.hash_leaf(entry), proof.inclusion, checkpoint.root
+            )
+            say(f"index {proof.index} of {checkpoint.size}")
+        with report.step() as say:
+            if key_id(leaf.algorithm, leaf.public_key) != header.key_id:
+                raise VerificationError("the public key is not the one that the header names")
+            self._signed_by_device(leaf.header, leaf.signature, leaf.algorithm, leaf.public_key)
+            say(f"key {header.key_id.hex()}, epoch {header.epoch}, seq {header.seq}")
+        with report.step() as say:
+            hashed = leaf_hash(header.key_id, header.epoch, header.seq, leaf.leaf_index, leaf.salt, leaf.body)
+            merkle.check_inclusion(leaf.leaf_index, header.count + 1, hashed, leaf.path, header.root)
+            say(f"leaf {leaf.leaf_index} of {header.count + 1}")
+        check_key(
+            report,
+            origin=header.origin,
+            key_id=header.key_id,
+            place=(header.epoch, header.seq),
+            index=proof.index,
+            trust=self._trust,
+            statuses=statuses,
+        )
+        _check_time(report, reading, logged_by)
+        steps = report.finish(strict=strict)
+        return VerifiedReading(
+            reading=reading,
+            info=info,
+            header=header,
+            algorithm=leaf.algorithm,
+            public_key=leaf.public_key,
+            index=proof.index,
+            leaf_index=leaf.leaf_index,
+            checkpoint=checkpoint,
+            logged_by=logged_by,
+            witnesses=witnesses,
+            steps=steps,
+        )
 
 
 def _check_time(report: Report, reading: Reading | None, logged_by: int | None) -> None:

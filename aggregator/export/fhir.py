@@ -1,19 +1,20 @@
 """A FHIR R4 bundle: Observations, and a way from each to a proof that verifies.
 
-    Provenance         one a batch: who sealed it, in which log it is, who witnessed it, and by when
+    Provenance         one a batch: who sealed it, his signature, where it is on the log, who witnessed it, by when
       target           its Observations
       entity           DocumentReferences: the .tlog-proof file of each of its readings, as an attachment, whose
                        `context.related` is the Observation of this reading; and the status of the device's key
     Device             a gateway by its name, a sensor by its source id
 
-Each resource is checked by the models of fhir.resources before it is written, and written by `_json`: the models' own
-text has lost nanoseconds and the digits of 2.00. They are those of R4B; what is used here is the same in R4.
+Each form of resource (`_form`) is checked by the models of fhir.resources before the first of it is written; that the
+texts and numbers in it are valid too is shown by tests, with any reading there can be. They are written by `_json`: the
+models' own text has lost nanoseconds and the digits of 2.00. The models are those of R4B; what is used here is the same
+in R4.
 """
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, BinaryIO
 
@@ -25,16 +26,16 @@ from fhir.resources.R4B.provenance import Provenance
 from aggregator.export.evidence import Evidence, status_name
 from aggregator.export.fhir_kinds import DIASTOLIC, PRESSURES, SYSTOLIC
 from aggregator.export.fhir_observation import (
-    ABSENT_EXTENSION,
+    UNKNOWN,
     Names,
     Resource,
-    concept,
     observation,
     observation_name,
     panel,
 )
+from aggregator.export.fhir_provenance import Batch, provenance
 from aggregator.export.proven import Proven
-from ledger.reading import format_time
+from ledger.reading import Waveform
 from ledger.strict import encode_base64
 
 # `Any`: the models' metaclass hides from type checkers what a pydantic class has.
@@ -44,9 +45,6 @@ _MODELS: dict[str, Any] = {
     "Observation": Observation,
     "Provenance": Provenance,
 }
-_AGENT = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
-_PARTICIPATION = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
-_UNKNOWN = {"extension": [{"url": ABSENT_EXTENSION, "valueCode": "unknown"}]}
 _PROOF_TYPE = "text/plain; charset=utf-8"
 
 
@@ -61,15 +59,6 @@ def write_bundle(file: BinaryIO, readings: Iterable[Proven], evidence: Evidence,
     bundle.finish()
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What is told of one batch, and by what: references in the order in which they came, each once."""
-
-    first: Proven
-    targets: dict[str, None] = field(default_factory=dict)
-    proofs: dict[str, None] = field(default_factory=dict)
-
-
 class _Bundle:
     """A collection as it is written, entry by entry."""
 
@@ -77,9 +66,10 @@ class _Bundle:
         self._file = file
         self._evidence = evidence
         self._names = Names(evidence.origin)
-        self._subject: Resource = {"type": "Patient", "identifier": {"value": patient}} if patient else _UNKNOWN
+        self._subject: Resource = {"type": "Patient", "identifier": {"value": patient}} if patient else UNKNOWN
         self._devices: set[tuple[str, str]] = set()
-        self._batches: dict[int, _Batch] = {}
+        self._checked: set[Hashable] = set()
+        self._batches: dict[int, Batch] = {}
         # Systolic, diastolic and mean are three readings of three kinds, which come one kind after the other.
         self._pressures: dict[tuple[object, ...], list[Proven]] = defaultdict(list)
         self._separator = b'{"resourceType":"Bundle","type":"collection","entry":[\n'
@@ -89,7 +79,7 @@ class _Bundle:
         reading, device = proven.reading, proven.stored.device
         self._device("device", device, device, "gateway")
         self._device("source", f"{device}/{reading.source.hex()}", reading.source.hex(), "sensor")
-        if reading.kind not in PRESSURES:
+        if reading.kind not in PRESSURES or isinstance(reading.value, Waveform):
             self._tell([proven])
             return
         moment = (device, reading.source, reading.sensor_time_ns, reading.ordinal)
@@ -105,11 +95,10 @@ class _Bundle:
                 continue
             for part in parts:
                 self._tell([part])
-        statuses = {
-            key: self._status(key) for key in {b.first.verified.header.key_id: None for b in self._batches.values()}
-        }
+        keys = dict.fromkeys(batch.key_id for batch in self._batches.values())
+        statuses = {key: self._status(key) for key in keys}
         for _, batch in sorted(self._batches.items()):
-            self._write(self._provenance(batch, statuses[batch.first.verified.header.key_id]))
+            self._write(provenance(batch, self._names, statuses[batch.key_id]))
         self._file.write(b"\n]}\n")
 
     def _tell(self, parts: Sequence[Proven]) -> None:
@@ -119,21 +108,23 @@ class _Bundle:
             self._write(observation(parts[0], names, self._subject))
         else:
             self._write(panel(parts, names, self._subject))
-        target = names.reference("reading", observation_name(parts))
+        told = observation_name(parts)
+        target = names.reference("reading", told)
         for part in parts:
-            name = str(part.stored.ref)
-            self._document("proof", name, part.file_name, part.file, target)
-            batch = self._batches.setdefault(part.stored.log_index, _Batch(part))
-            batch.targets[target["reference"]] = None
-            batch.proofs[names.reference("proof", name)["reference"]] = None
+            index, ref = part.stored.log_index, part.stored.ref
+            self._document("proof", str(ref), part.file_name, part.file, target)
+            if index not in self._batches:
+                self._batches[index] = Batch.of(part)
+            self._batches[index].targets[told] = None
+            self._batches[index].proofs.append(ref)
 
-    def _status(self, key_id: bytes) -> str | None:
-        """The status of the key is in the bundle, if there is one; a reference to it."""
+    def _status(self, key_id: bytes) -> list[Resource]:
+        """The status of the key is in the bundle, if there is one; references to it."""
         data, name = self._evidence.status_file(key_id), key_id.hex()
         if data is None:
-            return None
+            return []
         self._document("key", name, status_name(key_id), data, None)
-        return str(self._names.reference("key", name)["reference"])
+        return [self._names.reference("key", name)]
 
     def _device(self, what: str, name: str, shown: str, title: str) -> None:
         if (what, name) in self._devices:
@@ -163,47 +154,38 @@ class _Bundle:
             resource |= {"subject": self._subject, "context": {"related": [target]}}
         self._write(resource)
 
-    def _provenance(self, batch: _Batch, status: str | None) -> Resource:
-        verified, names = batch.first.verified, self._names
-        key = names.identifier("key", verified.header.key_id.hex())
-        device = names.reference("device", batch.first.stored.device)
-        agents = [
-            {"type": concept(_AGENT, "author"), "who": {**device, "identifier": key}},
-            {"type": concept(_AGENT, "custodian"), "who": {"display": f"log {verified.checkpoint.origin}"}},
-            *(
-                {"type": concept(_PARTICIPATION, "WIT"), "who": {"display": f"witness {name}"}}
-                for name in verified.witnesses
-            ),
-        ]
-        proofs = [*batch.proofs, *([status] if status else [])]
-        resource: Resource = {
-            "resourceType": "Provenance",
-            "id": names.id("batch", str(verified.index)),
-            "target": [{"reference": target} for target in batch.targets],
-        }
-        # The witnesses' time, by which the batch was on the log; without witnesses there is none.
-        if verified.logged_by is None:
-            resource["_recorded"] = _UNKNOWN
-        else:
-            resource["recorded"] = format_time(verified.logged_by * 10**9)
-        entities = [{"role": "source", "what": {"reference": proof}} for proof in proofs]
-        return resource | {"agent": agents, "entity": entities}
-
     def _write(self, resource: Resource) -> None:
-        _MODELS[resource["resourceType"]].model_validate(resource)
+        form = _form(resource)
+        if form not in self._checked:
+            _MODELS[resource["resourceType"]].model_validate(resource)
+            self._checked.add(form)
         entry = {"fullUrl": f"urn:uuid:{resource['id']}", "resource": resource}
         self._file.write(self._separator + _json(entry).encode())
         self._separator = b",\n"
 
 
+def _form(value: Any) -> Hashable:
+    """Which elements `value` has, of which types: what makes it valid, apart from texts and numbers."""
+    match value:
+        case dict():
+            return tuple([(name, _form(item)) for name, item in value.items()])
+        case list():
+            return tuple(dict.fromkeys(map(_form, value)))
+        case _:
+            return type(value).__name__
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def _json(value: Any) -> str:
     """`value` as JSON; a Decimal with exactly its digits, which the standard encoder cannot."""
     match value:
-        case dict():
-            return "{" + ",".join(f"{json.dumps(name)}:{_json(item)}" for name, item in value.items()) + "}"
-        case list():
-            return "[" + ",".join(map(_json, value)) + "]"
         case Decimal():
             return str(value)
+        case dict():
+            return "{" + ",".join([f'"{name}":{_json(item)}' for name, item in value.items()]) + "}"
+        case list():
+            return "[" + ",".join(map(_json, value)) + "]"
         case _:
-            return json.dumps(value, ensure_ascii=False)
+            return _encode(value)

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# The profile that every vital sign has to fit, whatever its form of value.
+VITAL_SIGNS_PROFILE = "vitalsigns"
+
 _VITAL_SIGNS, _ACTIVITY, _LABORATORY, _PROCEDURE = "vital-signs", "activity", "laboratory", "procedure"
 
 
@@ -22,9 +25,9 @@ SHAPES: dict[int, Shape] = {
     3: Shape(_VITAL_SIGNS, "resprate"),
     4: Shape(_VITAL_SIGNS, "bodytemp"),
     # Of a pressure that stands alone; the panel has its own profile, which demands systolic and diastolic.
-    5: Shape(_VITAL_SIGNS, "vitalsigns"),
-    6: Shape(_VITAL_SIGNS, "vitalsigns"),
-    7: Shape(_VITAL_SIGNS, "vitalsigns"),
+    5: Shape(_VITAL_SIGNS, VITAL_SIGNS_PROFILE),
+    6: Shape(_VITAL_SIGNS, VITAL_SIGNS_PROFILE),
+    7: Shape(_VITAL_SIGNS, VITAL_SIGNS_PROFILE),
     8: Shape(_LABORATORY),
     9: Shape(_LABORATORY),
     10: Shape(_ACTIVITY),

@@ -8,11 +8,11 @@ are different statements in FHIR too.
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from typing import Any, TypeAlias
 
-from aggregator.export.fhir_kinds import PANEL, PANEL_LOINC, PANEL_MDC, PANEL_TITLE, SHAPES, Shape
+from aggregator.export.fhir_kinds import PANEL, PANEL_LOINC, PANEL_MDC, PANEL_TITLE, SHAPES, VITAL_SIGNS_PROFILE, Shape
 from aggregator.export.proven import Proven
 from ledger.kinds import BY_CODE, kind_name, kind_unit
 from ledger.reading import Absence, Absent, Quality, Reading, Scalar, Waveform, format_time
@@ -21,7 +21,7 @@ Resource: TypeAlias = dict[str, Any]
 
 _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
 ABSENT_REASON = f"{_TERMINOLOGY}/data-absent-reason"
-ABSENT_EXTENSION = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
+UNKNOWN = {"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}]}
 _GATEWAY_EXTENSION = "http://hl7.org/fhir/StructureDefinition/observation-gatewayDevice"
 _STATUS_CODES = "http://hl7.org/fhir/uv/pocd/CodeSystem/measurement-status"
 _LOINC, _UCUM, _MDC = "http://loinc.org", "http://unitsofmeasure.org", "urn:iso:std:iso:11073:10101"
@@ -76,6 +76,9 @@ def observation(proven: Proven, names: Names, subject: Resource) -> Resource:
     """The Observation of one reading."""
     reading = proven.reading
     shape = SHAPES.get(reading.kind, Shape(None))
+    if shape.profile is not None and isinstance(reading.value, Waveform):
+        # The profile of a kind allows nothing but a quantity.
+        shape = replace(shape, profile=VITAL_SIGNS_PROFILE)
     return _observation([proven], shape, _code(reading.kind), names, subject) | _value(reading)
 
 

@@ -1,4 +1,4 @@
-"""Every chosen reading, verified on its way out: as bytes, through the verifier that auditors use.
+"""Every chosen reading, verified on its way out, by the verifier that auditors use.
 
 A store is a view, and whoever can write to it can put anything into its columns. So what is exported is what was
 proven: a row that does not lead to a proof is refused, and so is one whose columns say another device, source, kind or
@@ -6,32 +6,38 @@ time than the reading that they lead to, or it would carry one person's reading 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from aggregator.export.evidence import Evidence
 from aggregator.export.selection import fits
-from aggregator.timeseries.base import ReadingStore, Selection, StoredReading, prove
+from aggregator.timeseries.base import Provable, ReadingStore, Selection, StoredReading
 from ledger.errors import LedgerError, VerificationError
 from ledger.keys import key_id
 from ledger.kinds import kind_name
+from ledger.proof import ReadingProof, parse_leaf_proof
 from ledger.reading import Reading
 from ledger.report import Result
-from ledger.verify import VerifiedReading, verify_proof
+from ledger.verify import VerifiedReading, Verifier
 
-# Readings come by series and time, batches by log index: a device with seventeen kinds comes back to a batch as often.
-_BATCHES_KEPT = 256
+# Readings come by series and time, so those of a batch follow each other, but for late ones. One may have 600 KB here.
+_BATCHES_KEPT = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A reading, its proof file, and what that proves."""
+    """A reading, its proof, and what that proves. Small as long as others of its batch are held too."""
 
     stored: StoredReading
     reading: Reading
-    file: bytes
+    proof: ReadingProof
     verified: VerifiedReading
+
+    @property
+    def file(self) -> bytes:
+        """The proof file, made when it is asked for."""
+        return self.proof.encode()
 
     @property
     def complete(self) -> bool:
@@ -60,7 +66,9 @@ class Proving:
         self._selections = selections
         self._evidence = evidence
         self._refuse = refuse
-        self._batch = lru_cache(_BATCHES_KEPT)(store.batch)
+        self._verifier = Verifier(evidence.policy, trust=evidence.trust)
+        self._batch = lru_cache(_BATCHES_KEPT)(self._read_batch)
+        self._seen: set[int] = set()
         self.exported = 0
         self.refused = 0
         self.incomplete = 0
@@ -78,16 +86,22 @@ class Proving:
                     self.incomplete += not proven.complete
                     yield proven
 
-    def _prove(self, stored: StoredReading, selection: Selection) -> Proven:
-        batch = self._batch(stored.log_index)
+    def _read_batch(self, log_index: int) -> Provable:
+        batch = self._store.batch(log_index)
         if batch is None:
             raise VerificationError("the store has no batch record")
-        evidence = self._evidence
-        proof = prove(stored, batch)
-        file = proof.encode()
+        return Provable(batch)
+
+    def _prove(self, stored: StoredReading, selection: Selection) -> Proven:
+        provable = self._batch(stored.log_index)
+        batch, evidence = provable.batch, self._evidence
         # The status is looked up by the key that signed; that this is the key that the header names is step 5.
         statuses = evidence.statuses(key_id(batch.algorithm, batch.public_key))
-        verified = verify_proof(file, evidence.policy, trust=evidence.trust, statuses=statuses)
+        proof = provable.prove(stored)
+        # What a row holds is read as from a file, in its one spelling; the hashes and the checkpoint below it can have
+        # no other than that which is verified.
+        leaf = parse_leaf_proof(proof.leaf.encode())
+        verified = self._verifier.verify(replace(proof, leaf=leaf), statuses=statuses)
         if verified.reading is None:
             raise VerificationError("the proof is of a batch info")
         signer = verified.header.key_id
@@ -95,4 +109,7 @@ class Proving:
         # A row written before its key had a name carries the beginning of the key's id.
         if stored.device not in (device, signer.hex()[:16]) or not fits(selection, stored.device, verified.reading):
             raise VerificationError("the row's columns say another device, source, kind or time than its reading")
-        return Proven(stored, verified.reading, file, verified)
+        if stored.ref in self._seen:
+            raise VerificationError("another row holds this reading too, and is exported")
+        self._seen.add(stored.ref)
+        return Proven(stored, verified.reading, proof, verified)

@@ -1,20 +1,30 @@
 """What is exported, what is refused, and how the file comes to be."""
 
+import json
 import os
 import stat
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 
-from aggregator.export import cli, fhir, output, parquet, selection
+from aggregator.export import cli, fhir, output, parquet, proven, selection
+from aggregator.export.evidence import Evidence
+from aggregator.export.proven import Proving
 from aggregator.registry import Registry
 from aggregator.timeseries.base import Selection
 from aggregator.timeseries.embedded import EmbeddedStore
+from aggregator.timeseries.influx import InfluxStore
+from ledger import verify
 from ledger.reading import format_time
+from ledger.strict import decode_base64
 from ledger.verify import verify_proof
+from ledger.writer.reader import LocalReader
 
 from .ward import SECOND, START_NS, measured
 
@@ -51,6 +61,15 @@ def test_kinds_and_times_choose(full, export):
         (2, SECOND),
         (2, 2 * SECOND),
     ]
+
+
+def test_times_choose_to_the_nanosecond_in_any_zone(ward, device, export):
+    """As `index.csv` spells them; nothing is cut off."""
+    at = START_NS + 123_456_788
+    readings = [measured(device, 1, str(70 + ns), sensor_time_ns=at + ns) for ns in range(4)]
+    ward.log((device, readings))
+    words = ("--from", "2025-11-13T04:13:20.123456789+02:00", "--to", format_time(at + 3))
+    assert exported(ward, export(ward, "proofs", *words)) == readings[1:3]
 
 
 def test_source_chooses(ward, device, export):
@@ -152,6 +171,95 @@ def test_row_without_its_batch_is_refused(full, vitalseal, tmp_path):
     assert len(exported(full, file)) == len(full.stored()) - 9
 
 
+def test_reading_is_exported_once(full, device, vitalseal, tmp_path):
+    """A second row that leads to the same reading is refused: in a zip it would be a second file of one name."""
+    victim = full.stored()[0]
+
+    class Doubling(EmbeddedStore):
+        def select(self, chosen):
+            for stored in super().select(chosen):
+                yield stored
+                if stored.ref == victim.ref:
+                    yield replace(stored, device=device.key_id.hex()[:16])
+
+    with Doubling(full.data) as store, LocalReader(full.data) as log:
+        evidence, refused = Evidence(full.data, log, None, None, pytest.fail), []
+        tell = lambda stored, why: refused.append((stored.ref, why))  # noqa: E731 - one line of a test
+        proving = Proving(store, [Selection(source=device.source)], evidence, tell)
+        assert [item.stored.ref for item in proving].count(victim.ref) == 1
+    assert refused == [(victim.ref, "another row holds this reading too, and is exported")]
+
+
+def test_readings_of_a_batch_share_its_checks(ward, device, export, monkeypatch):
+    """A batch is read once, its tree made once, and each signature checked once, however many readings it has."""
+    ward.log((device, [measured(device, 1, "72", at) for at in range(50)]))
+    calls = Counter()
+
+    def counted(where, name):
+        real = getattr(where, name)
+
+        def call(*args, **named):
+            calls[name] += 1
+            return real(*args, **named)
+
+        monkeypatch.setattr(where, name, call)
+
+    counted(verify, "verify_quorum")
+    counted(verify, "verify_log_signature")
+    counted(verify, "check_header_signature")
+    counted(proven, "Provable")
+    counted(EmbeddedStore, "batch")
+    file = export(ward, "proofs")
+    monkeypatch.undo()
+    assert len(exported(ward, file)) == 50
+    assert calls == {
+        "verify_quorum": 1,
+        "verify_log_signature": 1,
+        "check_header_signature": 1,
+        "Provable": 1,
+        "batch": 1,
+    }
+
+
+def test_influxdb_gives_the_same_files(full, export, vitalseal, influx_server, tmp_path):
+    """What the embedded store gives, in the order of its own; a second row of a reading there is refused."""
+    bucket = influx_server.fresh_database()
+    with InfluxStore(influx_server.config(bucket)) as store:
+        full.project(store)
+    config, file = tmp_path / "aggregator.toml", tmp_path / "out"
+    config.write_text(f'data = "data"\n[influx]\nurl = "{influx_server.url}"\nbucket = "{bucket}"\n')
+    words = ("export", "--config", config, "--device", "bedside-1", "--output", file, "--force", "--format")
+    proofs = {}
+    for form in FORMATS:
+        done = vitalseal(*words, form)
+        assert (done.code, done.err) == (0, "")
+        proofs[form] = proof_files(form, file)
+        assert proofs[form] == proof_files(form, export(full, form))
+    assert proofs["proofs"] == proofs["fhir"] == proofs["parquet"]
+    assert len(proofs["proofs"]) == len(full.stored())
+    (found,) = influx_server.query("SELECT seal, value FROM reading WHERE kind = 'weight' OR kind = 'battery'", bucket)
+    ((time_ns, seal, value),) = found["values"]
+    source = full.stored()[0].body[2:10].hex()
+    influx_server.write(
+        f'reading,device=bedside-1,source={source},kind=battery,copy=7 seal="{seal}",value={value} {time_ns}', bucket
+    )
+    done = vitalseal(*words, "proofs")
+    assert (done.code, done.err.count("another row holds this reading too")) == (1, 1)
+    assert len(exported(full, file)) == len(full.stored())
+
+
+def proof_files(form, file):
+    """The proofs of readings in an export of any format."""
+    if form == "parquet":
+        return sorted(pq.read_table(file)["proof"].to_pylist())
+    if form == "proofs":
+        with zipfile.ZipFile(file) as unzipped:
+            return sorted(unzipped.read(name) for name in unzipped.namelist() if name.startswith("proofs/"))
+    items = [entry["resource"] for entry in json.loads(file.read_text())["entry"]]
+    documents = [item["content"][0]["attachment"]["data"] for item in items if "related" in item.get("context", {})]
+    return sorted(decode_base64(data, "proof") for data in documents)
+
+
 def test_nothing_that_matches_is_no_file(full, vitalseal, tmp_path):
     """One line, exit code 1."""
     file = tmp_path / "out"
@@ -169,6 +277,7 @@ def test_nothing_that_matches_is_no_file(full, vitalseal, tmp_path):
         (("--device", "bedside-1", "--source", "xy"), "not 1 to 16 bytes in hex"),
         (("--device", "bedside-1", "--kind", "pulse"), "none of heart_rate"),
         (("--device", "bedside-1", "--from", "yesterday"), "not a time such as"),
+        (("--device", "bedside-1", "--from", "2025-11-13T02:13:20.1234567891Z"), "finer than a nanosecond"),
         (("--device", "bedside-1", "--policy", "/nowhere"), "/nowhere: No such file"),
         (("--device", "bedside-1", "--trust", os.devnull, "--output", "/nowhere/out"), "there is no such directory"),
     ],

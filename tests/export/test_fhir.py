@@ -1,21 +1,34 @@
 """The FHIR bundle: valid, equal to what was proven, and with a way from every Observation to a proof."""
 
 import json
+import re
 from collections import Counter
 from decimal import Decimal
 
 import pytest
 from fhir.resources.R4B.bundle import Bundle
+from fhir.resources.R4B.observation import Observation
+from hypothesis import given
+from hypothesis import strategies as st
 
+from aggregator.export import fhir_provenance
+from aggregator.export.fhir import _json
 from aggregator.export.fhir_kinds import PANEL_LOINC, SHAPES
+from aggregator.export.fhir_observation import Names, observation
+from aggregator.export.proven import Proven
+from aggregator.timeseries.base import StoredReading
+from ledger.errors import VerificationError
+from ledger.keys import ECDSA_P256, ED25519, check_signature, key_id
 from ledger.kinds import BY_CODE
-from ledger.proof import parse_proof_file
+from ledger.proof import LEAF_FORM, parse_proof, parse_proof_file
 from ledger.reading import Absent, Quality, Scalar, Waveform, format_time
 from ledger.status import verify_status
-from ledger.strict import decode_base64
+from ledger.strict import decode_base64, encode_base64
 from ledger.verify import verify_proof
+from tests.ledger import strategies as s
+from tests.ledger.strategies import examples
 
-from .ward import LOGGED_BY, ORIGIN, START_NS, Ward, measured
+from .ward import LOGGED_BY, ORIGIN, START_NS, Ward, measured, wave
 
 # What the bundle uses of each resource; every one of these elements is in R4 (4.0.1) as it is in R4B.
 R4_ELEMENTS = {
@@ -27,8 +40,16 @@ R4_ELEMENTS = {
         *("effectiveDateTime", "valueQuantity", "valueSampledData", "dataAbsentReason", "interpretation", "note"),
         *("device", "component"),
     },
-    "Provenance": {"resourceType", "id", "target", "recorded", "agent", "entity"},
+    "Provenance": {
+        *("resourceType", "id", "extension", "target", "recorded", "activity", "agent", "entity", "signature"),
+    },
 }
+
+# The data types of FHIR R4: dateTime, with any number of digits below the second, and decimal.
+_DATE = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?"
+R4_DATE_TIME = re.compile(rf"{_DATE}T{_TIME}(Z|[+-]((0[0-9]|1[0-3]):[0-5][0-9]|14:00))")
+R4_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def resources(file, of=None):
@@ -220,8 +241,59 @@ def test_provenance_says_who_and_by_when(full, device, export):
     assert first["recorded"] == format_time(LOGGED_BY * 10**9)
 
 
+@pytest.mark.parametrize("algorithm", [ED25519, ECDSA_P256])
+def test_provenance_has_the_signature_of_the_device(ward, export, algorithm):
+    """Its bytes verify by the key and over the header in the proofs of its own entities: label and header, no less."""
+    device = ward.device("bedside-1", 1, algorithm=algorithm)
+    ward.log((device, [measured(device, 1, "72"), measured(device, 2, "97")]), (device, [measured(device, 1, "73", 1)]))
+    file = export(ward, "fhir")
+    found = resources(file)
+    provenances = resources(file, "Provenance").values()
+    assert [len(item["target"]) for item in provenances] == [2, 1]
+    for provenance in provenances:
+        (signature,) = provenance["signature"]
+        spelled = {ED25519: "Ed25519", ECDSA_P256: "ECDSA-P-256"}[algorithm]
+        assert signature["sigFormat"] == f"application/vnd.vitalseal.header-signature;algorithm={spelled}"
+        assert signature["type"][0]["code"] == "1.2.840.10065.1.12.1.14"
+        assert signature["when"] == provenance["recorded"]
+        assert signature["who"] == provenance["agent"][0]["who"]
+        assert found[signature["who"]["reference"]]["identifier"][0]["value"] == "bedside-1"
+        data = decode_base64(signature["data"], "signature")
+        documents = [found[entity["what"]["reference"]] for entity in provenance["entity"]]
+        files = [decode_base64(item["content"][0]["attachment"]["data"], "proof") for item in documents]
+        leaves = [parse_proof(item).leaf for item in files if parse_proof_file(item).form == LEAF_FORM]
+        assert len(leaves) == len(provenance["target"])
+        for leaf in leaves:
+            assert signature["who"]["identifier"]["value"] == key_id(algorithm, leaf.public_key).hex()
+            check_signature(algorithm, leaf.public_key, data, b"vitalseal/v1/header\n" + leaf.header)
+            with pytest.raises(VerificationError):
+                check_signature(algorithm, leaf.public_key, data, leaf.header)
+
+
+def test_provenance_says_where_on_the_log(full, export):
+    """Origin, index, size and root of the checkpoint, and the witnesses' time, as the proof has them."""
+    file = export(full, "fhir")
+    shown = []
+    for provenance in resources(file, "Provenance").values():
+        (entry,) = provenance["extension"]
+        assert entry["url"] == f"https://{ORIGIN}/log-entry"
+        parts = {part.pop("url"): part for part in entry["extension"]}
+        texts = [parts[name]["valueString"] for name in ("origin", "index", "size")]
+        shown.append((*texts, parts["root"]["valueBase64Binary"], parts["loggedBy"]["valueInstant"]))
+    proven = [item for items in proofs_of(file, full.policy(), full.trust()).values() for item in items]
+    assert shown == sorted(
+        {
+            (
+                *(item.checkpoint.origin, str(item.index), str(item.checkpoint.size)),
+                *(encode_base64(item.checkpoint.root), format_time(item.logged_by * 10**9)),
+            )
+            for item in proven
+        }
+    )
+
+
 def test_without_witnesses_there_is_no_time(tmp_path, vitalseal):
-    """`recorded` says that it is unknown; the bundle stays valid."""
+    """`recorded` and the signature's `when` say that it is unknown; the bundle stays valid."""
     ward = Ward(tmp_path / "data", witnessed=False)
     device = ward.device("bedside-1", 1)
     ward.log((device, [measured(device, 1, "72")]))
@@ -231,6 +303,9 @@ def test_without_witnesses_there_is_no_time(tmp_path, vitalseal):
     (provenance,) = resources(file, "Provenance").values()
     assert "recorded" not in provenance
     assert provenance["_recorded"]["extension"][0]["valueCode"] == "unknown"
+    assert "when" not in provenance["signature"][0]
+    assert provenance["signature"][0]["_when"] == provenance["_recorded"]
+    assert [part["url"] for part in provenance["extension"][0]["extension"]] == ["origin", "index", "size", "root"]
 
 
 def test_subject_is_an_identifier_or_unknown(full, device, export):
@@ -251,6 +326,39 @@ def test_subject_is_an_identifier_or_unknown(full, device, export):
         found = [item["subject"] for item in resources(file).values() if "subject" in item]
         assert found == [subject] * (19 + 21)
         assert ("patient-7" in file.read_text()) == (whose[0] == "--patient")
+
+
+@examples
+@given(s.readings, st.sampled_from(("patient-7", "Zoë \n\t=1+1 \u202e</x>", "http://h/?a=b#c")))
+def test_any_reading_is_a_valid_observation(reading, patient):
+    """Whatever a device may seal: legal in R4 to the last text and number, and nothing lost on the way through JSON."""
+    proven = Proven(StoredReading(4097, "bedside-1", reading.encode(), bytes(16)), reading, None, None)
+    told = observation(proven, Names(ORIGIN), {"type": "Patient", "identifier": {"value": patient}})
+    text = _json(told)
+    assert json.loads(text, parse_float=Decimal) == told
+    Observation.model_validate_json(text)
+    assert R4_DATE_TIME.fullmatch(told["effectiveDateTime"])
+    for number in re.findall(r'"(?:value|factor|period)":([^",}]+)', text):
+        assert R4_DECIMAL.fullmatch(number)
+    assert re.fullmatch(r"[A-Za-z0-9\-.]{1,64}", told["id"])
+    assert "valueQuantity" in told or "valueSampledData" in told or "dataAbsentReason" in told
+
+
+def test_a_form_that_the_models_refuse_is_not_written(full, tmp_path, vitalseal, monkeypatch):
+    """The first resource of each form is checked, so a fault in the program is no file."""
+    monkeypatch.setattr(fhir_provenance, "_ACTIVITY", ["not a text"])
+    words = ("--device", "bedside-1", "--format", "fhir", "--output", tmp_path / "out")
+    with pytest.raises(ValueError, match="activity"):
+        vitalseal("export", "--data", full.data, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_waveform_of_a_vital_sign_claims_no_profile_of_quantities(ward, device, export):
+    """Any form of value may stand with any kind; the profiles of heart rate and blood pressure have quantities only."""
+    ward.log((device, [measured(device, 1, wave()), measured(device, 5, wave()), measured(device, 6, "80")]))
+    items = resources(export(ward, "fhir"), "Observation").values()
+    profile = "http://hl7.org/fhir/StructureDefinition/vitalsigns"
+    assert [item["meta"]["profile"] for item in items] == [[profile]] * 3
 
 
 def test_every_kind_has_a_shape():

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from aggregator.export import archive
@@ -119,15 +120,25 @@ def decode(text):
         return b""
 
 
-def test_zip_holds_nothing_of_any_other_reading(ward, device, export):
+def plain(form, file):
+    """All that is in the file, unpacked."""
+    if form == "fhir":
+        return [file.read_bytes()]
+    if form == "parquet":
+        columns = pq.read_table(file).to_pydict().values()
+        return [item if isinstance(item, bytes) else str(item).encode() for column in columns for item in column]
+    with zipfile.ZipFile(file) as unzipped:
+        return [unzipped.read(name) for name in unzipped.namelist()]
+
+
+@pytest.mark.parametrize("form", ["proofs", "fhir", "parquet"])
+def test_export_holds_nothing_of_any_other_reading(ward, device, export, form):
     """No body, no salt, no batch info and no batch secret but those of the chosen: in the bytes, or below base64."""
     other = ward.device("bedside-2", 2)
     readings = [measured(device, 1, str(60 + at), at) for at in range(40)]
     ward.log((device, readings[:20]), (device, readings[20:]), (other, [measured(other, 2, "97")]))
     words = ("--from", format_time(START_NS + 5 * 10**9), "--to", format_time(START_NS + 8 * 10**9))
-    file = export(ward, "proofs", *words)
-    with zipfile.ZipFile(file) as unzipped:
-        parts = [part for name in unzipped.namelist() for part in disclosed(unzipped.read(name))]
+    parts = [part for data in plain(form, export(ward, form, *words)) for part in disclosed(data)]
     shown = hidden = 0
     for batch in ward.sealed:
         salts = expand_salts(batch.secret, len(batch.readings) + 1)

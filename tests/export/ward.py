@@ -35,8 +35,8 @@ class Ward:
         self._quorum = Cosigners(LOGGED_BY) if witnessed else None
         self.sealed = []
 
-    def device(self, name, number):
-        device = Device(name, number)
+    def device(self, name, number, **options):
+        device = Device(name, number, **options)
         device.enrol(self.data)
         return device
 
@@ -53,7 +53,12 @@ class Ward:
                 admission.committed()
             keys.renew(now=state)
             assert writer.publish()
-        with EmbeddedStore(self.data) as store, closing(Projection(self.data, store)) as projection:
+        with EmbeddedStore(self.data) as store:
+            self.project(store)
+
+    def project(self, store):
+        """All of the log is in `store`."""
+        with closing(Projection(self.data, store)) as projection:
             projection.catch_up()
 
     def assign(self, source, patient, start_ns, end_ns=None, corrects=None):
