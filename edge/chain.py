@@ -211,9 +211,11 @@ class Chain(Store):
         first, last = (opened.ids[0], opened.ids[-1]) if opened.ids else (1, 0)
         envelope = format_envelope(batch)
         db.execute(
-            "INSERT INTO batches (chain, seq, first_id, last_id, header, signature, secret, info, size) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (chain, seq, first, last, batch.header, batch.signature, batch.secret, batch.info, len(envelope)),
+            "INSERT INTO batches (chain, seq, first_id, last_id, header, signature, size) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (chain, seq, first, last, batch.header, batch.signature, len(envelope)),
+        )
+        db.execute(
+            "INSERT INTO secrets (chain, seq, secret, info) VALUES (?, ?, ?, ?)", (chain, seq, batch.secret, batch.info)
         )
         db.execute(
             "UPDATE chains SET next_seq = next_seq + 1, previous = ? WHERE chain = ?",
@@ -231,7 +233,8 @@ class Chain(Store):
         )
         readings = 0
         given_up = self._rows(
-            "SELECT seq, first_id, last_id, header, info FROM batches WHERE chain = ? AND seq >= ? ORDER BY seq",
+            "SELECT seq, first_id, last_id, header, info FROM batches JOIN secrets USING (chain, seq) "
+            "WHERE chain = ? AND seq >= ? ORDER BY seq",
             chain,
             end,
         )
@@ -240,6 +243,7 @@ class Chain(Store):
             self._wait(db, first, last)
             self._retract(db, Header.decode(header).notice, BatchInfo.decode(info))
             db.execute("DELETE FROM batches WHERE chain = ? AND seq = ?", (chain, seq))
+            db.execute("DELETE FROM secrets WHERE chain = ? AND seq = ?", (chain, seq))
         if given_up:
             db.execute("UPDATE chains SET next_seq = ? WHERE chain = ?", (given_up[0][0], chain))
         return readings

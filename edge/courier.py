@@ -26,7 +26,7 @@ from edge.thread import OutboxThread
 from edge.window import MAX_ASKING, MAX_UNACKNOWLEDGED, Place, Window
 from ledger.errors import MalformedError
 from ledger.events import ChainPlace
-from ledger.receipt import ErasedNotice, Message, Reason, Receipt, Reject, Status, Stored, Wanted, parse_message
+from ledger.messages import ErasedNotice, Message, Reason, Receipt, Reject, Status, Stored, Wanted, parse_message
 
 # Places asked for again and remembered; the aggregator asks for the rest when it has these.
 MAX_WANTED = 4096

@@ -13,7 +13,7 @@ from pathlib import Path
 from edge import schema
 from edge.files import sync_directory
 from ledger.batch import SealedBatch
-from ledger.receipt import Reason
+from ledger.messages import Reason
 from vitalseal.errors import UserError
 
 SEALED, STORED, RECEIPTED = 0, 1, 2  # batches.state; it only rises
@@ -165,7 +165,8 @@ def locked(path: Path) -> bool:
 def assemble(db: sqlite3.Connection, chain: int, seq: int) -> SealedBatch | None:
     """The batch as it was sealed, or None when it is not kept."""
     row = db.execute(
-        "SELECT header, signature, secret, info, first_id, last_id FROM batches WHERE chain = ? AND seq = ?",
+        "SELECT header, signature, secret, info, first_id, last_id FROM batches JOIN secrets USING (chain, seq) "
+        "WHERE chain = ? AND seq = ?",
         (chain, seq),
     ).fetchone()
     if row is None:

@@ -41,7 +41,7 @@ from edge.tls import EXPIRED, client_context
 from edge.token import Token
 from ledger.events import request_enrolment
 from ledger.keys import Signer, key_id
-from ledger.receipt import Reason
+from ledger.messages import Reason
 from vitalseal.errors import UserError
 
 BEFORE = ".before-enrolment"

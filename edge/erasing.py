@@ -1,9 +1,9 @@
 """The outbox's room for what the log calls erased: the whole batch goes, because its secret would bring the salts back.
 
-SQLite leaves bytes behind where it moves rows, so a row is overwritten where it lies before it is deleted, the database
-is one with `secure_delete`, and in the end the write-ahead log, which has both what was written and what it was
-overwritten with, is emptied. A status that is being read may keep it from that; `scrub` is called again then, and after
-a crash: the outbox remembers that it is due.
+SQLite leaves bytes behind where it moves rows, so secrets are where none is moved (`schema`), a row is overwritten
+where it lies before it is deleted, the database is one with `secure_delete`, and in the end the write-ahead log, which
+has both what was written and what it was overwritten with, is emptied. A status that is being read may keep it from
+that; `scrub` is called again then, and after a crash: the outbox remembers that it is due.
 """
 
 import sqlite3
@@ -55,7 +55,8 @@ class Erasing(Store):
     def _overwrite(self, db: sqlite3.Connection, at: ChainPlace, index: int) -> list[Place]:
         """At most one: two keys' batches may have one epoch and number, and not one place on the log."""
         rows = self._rows(
-            "SELECT batches.rowid, chain, seq, first_id, last_id FROM chains CROSS JOIN batches USING (chain) "
+            "SELECT number, chain, seq, first_id, last_id FROM chains CROSS JOIN batches USING (chain) "
+            "CROSS JOIN secrets USING (chain, seq) "
             "WHERE epoch = ?1 AND seq = ?2 AND state = ?3 AND log_index = ?4 AND NOT EXISTS "
             "(SELECT 1 FROM batches AS before WHERE before.chain = batches.chain AND before.seq < ?2 AND state = ?5)",
             at[0],
@@ -65,8 +66,8 @@ class Erasing(Store):
             SEALED,
         )
         for row, chain, seq, first, last in rows:
-            self._zero(db, "batches", "secret", row)
-            self._zero(db, "batches", "info", row)
+            self._zero(db, "secrets", "secret", row)
+            self._zero(db, "secrets", "info", row)
             for (reading,) in self._rows("SELECT id FROM readings WHERE id BETWEEN ? AND ?", first, last):
                 self._zero(db, "readings", "body", reading)
             self._delete(db, (chain, seq), first, last)

@@ -31,7 +31,7 @@ from paho.mqtt.properties import Properties
 from edge import tls
 from edge.config import BrokerConfig
 from edge.window import MAX_UNACKNOWLEDGED
-from ledger.receipt import Status
+from ledger.messages import Status
 from vitalseal import topics
 from vitalseal.errors import UserError
 

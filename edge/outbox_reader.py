@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from edge.database import RECEIPTED, SEALED, STORED, assemble, explained, open_read_only
 from ledger.batch import Anchor, SealedBatch
+from ledger.messages import Reason
 from ledger.reading import Reading
-from ledger.receipt import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,7 @@ class Overflow(Store):
             readings += last - first + 1
             freed += size
         if batches:  # a minute without any, or a budget that nothing of this kind eases, writes nothing
+            self._delete_secrets(db)
             db.execute(
                 "UPDATE state SET purged_readings = purged_readings + ?, purged_batches = purged_batches + ?",
                 (readings, batches),

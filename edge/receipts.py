@@ -24,17 +24,10 @@ from edge.window import Place
 from ledger.batch import Anchor
 from ledger.checkpoint import Checkpoint
 from ledger.errors import LedgerError, VerificationError
+from ledger.messages import ErasedNotice, Receipt
 from ledger.note import parse_note
 from ledger.policy import Policy, verify_checkpoint
-from ledger.receipt import (
-    ErasedNotice,
-    Receipt,
-    SplitViewError,
-    StaleReceiptError,
-    verify_erased,
-    verify_placed,
-    verify_receipt,
-)
+from ledger.receipt import SplitViewError, StaleReceiptError, verify_erased, verify_placed, verify_receipt
 
 # A log that goes on signing other roots convicts itself no further, and must not fill the disk.
 MAX_EVIDENCE = 100

@@ -5,6 +5,10 @@ is named by its ids, too: `live_from` and all above is sealed in the order of ar
 ranges that wait behind (a backlog) or for a clock (`held`). So sealing touches no reading, nobody counts millions of
 them, and the only thing ever rewritten in place is a receipt time that a clock set later has put right.
 
+What must leave no byte behind when it is erased, a batch's secret and info, is in a table of its own, whose rows never
+change their size and are deleted from its beginning or its end: SQLite leaves copies where it moves a row, and it moves
+those of `batches` with every answer.
+
 A batch's place is (chain, seq). Chains are numbered in the order in which they began; each has one key and one epoch,
 and the first is numbered by its epoch.
 """
@@ -62,6 +66,17 @@ CREATE TABLE troubles (                                             -- sources t
 ) WITHOUT ROWID;
 ALTER TABLE cursors ADD COLUMN refused_ns INTEGER;
 """
+_FOURTH = """
+CREATE TABLE secrets (                                              -- of batches; zeros once it was erased
+    number INTEGER PRIMARY KEY, chain INTEGER NOT NULL, seq INTEGER NOT NULL, secret BLOB NOT NULL, info BLOB NOT NULL,
+    UNIQUE (chain, seq)
+);
+"""
+_MOVE_SECRETS = f"""{_FOURTH}
+INSERT INTO secrets (chain, seq, secret, info) SELECT chain, seq, secret, info FROM batches ORDER BY chain, seq;
+ALTER TABLE batches DROP COLUMN secret;
+ALTER TABLE batches DROP COLUMN info
+"""  # noqa: S608 - a constant
 _SCHEMA = f"""
 {_STATE}
 CREATE TABLE sensors (id INTEGER PRIMARY KEY, source BLOB NOT NULL UNIQUE, description TEXT NOT NULL);
@@ -73,7 +88,7 @@ CREATE TABLE readings (
 CREATE TABLE batches (
     chain INTEGER NOT NULL, seq INTEGER NOT NULL,
     first_id INTEGER NOT NULL, last_id INTEGER NOT NULL,            -- last_id < first_id: no readings
-    header BLOB NOT NULL, signature BLOB NOT NULL, secret BLOB NOT NULL, info BLOB NOT NULL,
+    header BLOB NOT NULL, signature BLOB NOT NULL,
     size INTEGER NOT NULL,                                          -- of the envelope, bytes
     state INTEGER NOT NULL DEFAULT 0, log_index INTEGER,
     settled_s REAL,                                                 -- lived_s when the receipt was verified
@@ -81,6 +96,7 @@ CREATE TABLE batches (
 );
 {_SECOND}
 {_THIRD}
+{_FOURTH}
 INSERT INTO state (one, device, origin) VALUES (1, :device, :origin);
 """  # noqa: S608 - constants only
 # Format 1 had one chain, of one epoch, and kept its end in `state`. Gateways that run it are out there.
@@ -98,11 +114,13 @@ INSERT INTO chains (chain, key_id, epoch, next_seq, previous)
     SELECT epoch, :key_id, epoch, next_seq, previous FROM state1;
 DROP TABLE state1;
 {_THIRD}
+{_MOVE_SECRETS}
 """  # noqa: S608 - constants only
 # Format 3 erased nothing.
-_FROM_FORMAT_3 = """
+_FROM_FORMAT_3 = f"""
 ALTER TABLE state ADD COLUMN erased_batches INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE state ADD COLUMN to_scrub INTEGER NOT NULL DEFAULT 0
+ALTER TABLE state ADD COLUMN to_scrub INTEGER NOT NULL DEFAULT 0;
+{_MOVE_SECRETS}
 """
 # Format 2 knew neither when something was refused, nor how its sources were.
 _FROM_FORMAT_2 = f"""

@@ -15,7 +15,7 @@ from edge.courier import reason_name
 from edge.database import PASSING, locked
 from edge.outbox_reader import Counts, LastReject, OutboxReader
 from ledger.info import Clock
-from ledger.receipt import Reason
+from ledger.messages import Reason
 
 # A file system with less room is full: the next transaction, and the write-ahead log's, may not fit.
 FULL_BELOW = 1024 * 1024

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.clock import Segment
-from edge.database import explained
+from edge.database import MAX_SQLITE, explained
 from edge.window import Place
 from ledger.info import Clock
 
@@ -108,9 +108,17 @@ class Store:
         return 0 if row is None else int(row[0])
 
     def _delete(self, db: sqlite3.Connection, place: Place, first: int, last: int) -> None:
-        """The batch with the readings `first` to `last` is gone."""
+        """The batch with the readings `first` to `last` is gone, but for its secret."""
         db.execute("DELETE FROM readings WHERE id BETWEEN ? AND ?", (first, last))
         db.execute("DELETE FROM batches WHERE chain = ? AND seq = ?", place)
+
+    def _delete_secrets(self, db: sqlite3.Connection) -> None:
+        """Those older than every batch that is kept are gone; no other one has to move for it."""
+        db.execute(
+            "DELETE FROM secrets WHERE number < coalesce((SELECT number FROM secrets WHERE EXISTS "
+            "(SELECT 1 FROM batches WHERE (chain, seq) = (secrets.chain, secrets.seq)) ORDER BY number LIMIT 1), ?)",
+            (MAX_SQLITE,),
+        )
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ledger.receipt import Reason
+from ledger.messages import Reason
 
 Place: TypeAlias = tuple[int, int]  # chain, sequence number: compares in the order of sealing
 

@@ -8,9 +8,9 @@ somebody's business - a declared gap, an outbox lost, a cloned key, readings era
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from ledger import merkle
 from ledger.batch import Anchor, Header, NoticeKind, check_header_signature, check_succession, header_hash
@@ -26,36 +26,15 @@ from ledger.entry import (
     UnknownEntry,
     parse_entry,
 )
-from ledger.errors import LedgerError, MalformedError, VerificationError
+from ledger.errors import MalformedError, VerificationError
 from ledger.events import REASONS, Enrolment, KeyEvent, Revocation, Rotation
+from ledger.findings import Finding, closing_faults, erasure, notice_of
 from ledger.keystate import KeyStates, parse_record
-from ledger.note import parse_vkey
-from ledger.tiles import TILE_WIDTH, Tile, TileReader
+from ledger.right_edge import OnTile, RightEdge
+from ledger.tiles import TileReader
 
 STATE_VERSION = 1
 MAX_REMEMBERED_ANCHORS = 4096  # devices of one log are anchored to its last few checkpoints
-
-# A tile that became full, and its hashes.
-OnTile: TypeAlias = Callable[[Tile, list[bytes]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something about entry `index`; `key_id` is the device key that it is about, None if it is about the log.
-
-    `kind` is one word for machines; `fault` tells what the log must not hold from what it properly reports.
-    """
-
-    index: int
-    kind: str
-    message: str
-    fault: bool
-    key_id: bytes | None = None
-    malformed: bool = False
-
-    def error(self) -> LedgerError:
-        """The finding as what a checker raises."""
-        return (MalformedError if self.malformed else VerificationError)(f"entry {self.index}: {self.message}")
 
 
 @dataclass(slots=True)
@@ -82,13 +61,13 @@ NAMES: dict[type[Entry], str] = {
 }
 
 
-class Follower:
+class Follower(RightEdge):
     """The truth about a log's first `size` entries, as far as the entries themselves tell it."""
 
     def __init__(self, origin: str, registrars: frozenset[bytes] | None = None) -> None:
         """`registrars`: the public keys whose key events count; None: anyone's."""
+        super().__init__()
         self.origin = origin
-        self.size = 0
         self.entries: Counter[str] = Counter()
         self.bytes = 0
         self.readings = 0
@@ -97,7 +76,6 @@ class Follower:
         self.chains: dict[bytes, Chain] = {}
         self.closed: Closing | None = None
         self._registrars = registrars
-        self._levels: list[list[bytes]] = [[]]
         # Anchors that were not held against the tree yet, each with the first entry that carries it.
         self._anchors: dict[Anchor, int] = {}
         self._checked: dict[Anchor, None] = {}
@@ -115,37 +93,9 @@ class Follower:
             findings = list(self._examine(index, data))
         except MalformedError as error:
             findings = [Finding(index, "malformed", str(error), fault=True, malformed=True)]
-        self._levels[0].append(merkle.hash_leaf(data))
-        self.size += 1
+        self.grow(data, on_tile)
         self.bytes += len(data)
-        if not self.size % TILE_WIDTH:
-            self._close_tiles(on_tile)
         return findings
-
-    def check_again(self, entries: Sequence[bytes]) -> None:
-        """`entries`, with which a bundle begins, are those that were taken in of the unfinished bundle.
-
-        A bundle that has grown is another file than the one that they were read from. Raises VerificationError.
-        """
-        known = self._levels[0]
-        first = self.size - len(known)
-        for index, (entry, leaf_hash) in enumerate(zip(entries, known, strict=True), first):
-            if merkle.hash_leaf(entry) != leaf_hash:
-                raise VerificationError(f"entry {index}: is not the one that was looked at before")
-
-    def root(self) -> bytes:
-        """The root over all entries so far: a level's unfinished tile, completed by what the level below adds."""
-        below: list[bytes] = []
-        for hashes in self._levels:
-            edge = hashes + below
-            below = [merkle.tree_root(edge)] if edge else []
-        return below[0] if below else merkle.EMPTY_ROOT
-
-    def partial_tiles(self) -> Iterator[tuple[Tile, list[bytes]]]:
-        """The unfinished tile of every level that has one."""
-        for level, hashes in enumerate(self._levels):
-            if hashes:
-                yield Tile(level, (self.size >> (8 * level)) // TILE_WIDTH, len(hashes)), hashes
 
     def look_back(self, tree: TileReader) -> Iterator[Finding]:
         """What points back into the log does so rightly, by the entries of `tree`, or a finding says not.
@@ -169,7 +119,7 @@ class Follower:
                 del self._checked[next(iter(self._checked))]
         for index, erased in list(self._erasures.items()):
             tree.prove_inclusion(erased.log_index)
-            yield _erasure(index, erased, tree.entry(erased.log_index))
+            yield erasure(index, erased, tree.entry(erased.log_index))
             del self._erasures[index]
 
     def dump(self) -> str:
@@ -211,13 +161,10 @@ class Follower:
         if state["version"] != STATE_VERSION:
             raise MalformedError(f"version {state['version']} is not this program's {STATE_VERSION}")
         follower = cls(state["origin"], registrars)
-        follower.size, follower.bytes, follower.readings = (_int(state[name]) for name in ("size", "bytes", "readings"))
+        follower._resume(_int(state["size"]), [[bytes.fromhex(item) for item in level] for level in state["levels"]])
+        follower.bytes, follower.readings = _int(state["bytes"]), _int(state["readings"])
         follower.erased = _int(state.get("erased", 0))  # what was written before there were erasures has none
         follower.entries.update({name: _int(count) for name, count in state["entries"].items()})
-        follower._levels = [[bytes.fromhex(item) for item in level] for level in state["levels"]]
-        widths = [(follower.size >> (8 * level)) % TILE_WIDTH for level in range(len(follower._levels))]
-        if not widths or [len(level) for level in follower._levels] != widths or follower.size >> (8 * len(widths)):
-            raise MalformedError(f"its tiles are not those of a log of size {follower.size}")
         records = [
             (parse_record(bytes.fromhex(record)), algorithm, bytes.fromhex(key))
             for record, algorithm, key in state["keys"]
@@ -230,18 +177,6 @@ class Follower:
         closed = state["closed"] and parse_entry(bytes.fromhex(state["closed"]))
         follower.closed = closed if isinstance(closed, Closing) else None
         return follower
-
-    def _close_tiles(self, on_tile: OnTile | None) -> None:
-        level, index = 0, self.size // TILE_WIDTH - 1
-        while len(hashes := self._levels[level]) == TILE_WIDTH:
-            if on_tile is not None:
-                on_tile(Tile(level, index), hashes)
-            if level + 1 == len(self._levels):
-                self._levels.append([])
-            self._levels[level + 1].append(merkle.tree_root(hashes))
-            self._levels[level] = []
-            level += 1
-            index //= TILE_WIDTH
 
     def _examine(self, index: int, data: bytes) -> Iterator[Finding]:
         entry = parse_entry(data)
@@ -261,7 +196,7 @@ class Follower:
                 yield from self._erased(index, entry)
             case Closing():
                 self.closed = entry
-                yield from _closing_faults(index, entry)
+                yield from closing_faults(index, entry)
                 yield Finding(index, "closed", f"the log ends; {entry.successor} goes on", fault=False)
             case Opening() if index:
                 yield Finding(index, "opening", "an opening that is not the first entry", fault=True)
@@ -348,56 +283,10 @@ class Follower:
             elif anchor not in self._checked:
                 self._anchors.setdefault(anchor, index)
         if (notice := header.notice) is not None and notice.kind != NoticeKind.HEARTBEAT:
-            yield _notice(index, header)
+            yield notice_of(index, header)
 
 
 def _int(value: object, least: int = 0) -> int:
     if type(value) is not int or value < least:
         raise MalformedError(f"not a number from {least}: {value!a:.40}")
     return value
-
-
-def _closing_faults(index: int, entry: Closing) -> Iterator[Finding]:
-    for text in entry.keys:
-        try:
-            name = parse_vkey(text, "closing: key").name
-        except MalformedError as error:
-            yield Finding(index, "malformed", str(error), fault=True, malformed=True)
-        else:
-            if name != entry.successor:
-                message = f"closing: a key of {name!a}, not of the successor {entry.successor!a}"
-                yield Finding(index, "closed", message, fault=True)
-
-
-def _erasure(index: int, erased: Erased, data: bytes) -> Finding:
-    """What entry `index` says of the entry that `data` is; its own form was judged when it was taken in."""
-    where = f"entry {erased.log_index}"
-    entry = _batch_in(data)
-    if entry is None:
-        return Finding(index, "erased", f"erases from {where}, which is no batch", fault=True)
-    header = Header.decode(entry.header)
-    if erased.leaves[-1] > header.count:
-        message = f"erases leaf {erased.leaves[-1]} of {where}, which has {header.count} readings"
-        return Finding(index, "erased", message, fault=True, key_id=header.key_id)
-    readings = len(erased.leaves) - (erased.leaves[0] == 0)
-    what = f"{readings} of {header.count} readings" + (" and the batch info" if erased.leaves[0] == 0 else "")
-    message = f"key {header.key_id.hex()} epoch {header.epoch} seq {header.seq}: {what} were erased ({where})"
-    return Finding(index, "erased", message, fault=False, key_id=header.key_id)
-
-
-def _batch_in(data: bytes) -> BatchEntry | None:
-    try:
-        entry = parse_entry(data)
-    except MalformedError:
-        return None
-    return entry if isinstance(entry, BatchEntry) else None
-
-
-def _notice(index: int, header: Header) -> Finding:
-    notice = header.notice
-    where = f"key {header.key_id.hex()} epoch {header.epoch} seq {header.seq}"
-    if notice is None or notice.kind != NoticeKind.GAP:
-        return Finding(index, "outbox-lost", f"{where}: the device lost its outbox", fault=False, key_id=header.key_id)
-    lost = "an unknown number of" if notice.lost is None else notice.lost
-    message = f"{where}: the device declares {lost} readings lost (reason {notice.reason})"
-    return Finding(index, "gap", message, fault=False, key_id=header.key_id)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ledger.errors import VerificationError
-from ledger.follow import Finding, Follower
+from ledger.findings import Finding
+from ledger.follow import Follower
 from ledger.note import VerifierKey, parse_note
 from ledger.policy import Policy, VerifiedCheckpoint, verify_checkpoint
 from ledger.tiles import (

@@ -17,7 +17,8 @@ from types import FrameType
 
 from ledger.console import OK, UNPROVEN, WRONG, fail, parse_file, show_progress
 from ledger.errors import LedgerError, MalformedError
-from ledger.follow import Finding, Follower
+from ledger.findings import Finding
+from ledger.follow import Follower
 from ledger.fsck import LogReport, fsck, read_checkpoint
 from ledger.note import VerifierKey
 from ledger.policy import parse_policy, parse_trust

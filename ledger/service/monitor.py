@@ -17,7 +17,7 @@ from ledger.batch import Header
 from ledger.checkpoint import Checkpoint, parse_checkpoint
 from ledger.entry import BatchEntry, parse_entry
 from ledger.errors import LedgerError, VerificationError
-from ledger.follow import Finding
+from ledger.findings import Finding
 from ledger.fsck import Progress
 from ledger.note import Note
 from ledger.policy import Policy

@@ -8,9 +8,9 @@ import aiomqtt
 from ledger import batch, checkpoint, merkle
 from ledger.entry import BatchEntry
 from ledger.envelope import parse_envelope
+from ledger.messages import Placed, Reason, Receipt, Reject, Stored, parse_status
 from ledger.note import NoteSigner
 from ledger.policy import parse_policy
-from ledger.receipt import Placed, Reason, Receipt, Reject, Stored, parse_status
 from vitalseal import topics
 
 ORIGIN = "log.example/edge-tests"

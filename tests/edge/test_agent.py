@@ -21,8 +21,8 @@ from ledger.batch import Header, Notice, NoticeKind
 from ledger.envelope import parse_envelope
 from ledger.info import Clock
 from ledger.keys import key_id
+from ledger.messages import Reason, Reject, Stored, Wanted
 from ledger.note import NoteSigner
-from ledger.receipt import Reason, Reject, Stored, Wanted
 from tests.edge.conftest import FedSource, HandClock, measured
 from tests.edge.standin import ORIGIN, MemoryLog, StandIn
 from vitalseal.errors import UserError

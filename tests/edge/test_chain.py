@@ -2,10 +2,14 @@
 
 import contextlib
 import dataclasses
+import signal
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
+from edge import schema
 from edge.batcher import LARGEST
 from edge.config import EdgeConfig
 from edge.epoch import name_epoch, start_epoch
@@ -19,8 +23,8 @@ from edge.seal import Sealer
 from ledger.batch import Anchor, Notice, NoticeKind
 from ledger.entry import BatchEntry
 from ledger.envelope import parse_envelope
+from ledger.messages import Reason
 from ledger.reading import Reading
-from ledger.receipt import Reason
 from tests.edge.conftest import SOURCE_ID, measured, owner_of
 from tests.edge.standin import ORIGIN, MemoryLog, policy
 from tests.edge.test_outbox import LIMITS, MOMENT, delivery, seal_all
@@ -283,9 +287,31 @@ INSERT INTO state (one, epoch, next_seq, previous, sealed_to, anchor_size, ancho
 INSERT INTO sensors SELECT * FROM new.sensors;
 INSERT INTO cursors SELECT name, cursor, refused FROM new.cursors;
 INSERT INTO readings SELECT * FROM new.readings;
-INSERT INTO batches SELECT * FROM new.batches;
+INSERT INTO batches SELECT chain, seq, first_id, last_id, header, signature, secret, info, size, state, log_index,
+    settled_s FROM new.batches JOIN new.secrets USING (chain, seq);
 DETACH new;
 PRAGMA user_version = 1;
+"""
+
+
+# What formats 1 to 3 have instead of a table of secrets.
+WITH_SECRETS = """
+ALTER TABLE batches RENAME TO newer;
+DROP INDEX batches_by_state;
+CREATE TABLE batches (
+    chain INTEGER NOT NULL, seq INTEGER NOT NULL,
+    first_id INTEGER NOT NULL, last_id INTEGER NOT NULL,
+    header BLOB NOT NULL, signature BLOB NOT NULL, secret BLOB NOT NULL, info BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    state INTEGER NOT NULL DEFAULT 0, log_index INTEGER,
+    settled_s REAL,
+    PRIMARY KEY (chain, seq)
+);
+CREATE INDEX batches_by_state ON batches (state, chain, seq, first_id, last_id);
+INSERT INTO batches SELECT chain, seq, first_id, last_id, header, signature, secret, info, size, state, log_index,
+    settled_s FROM newer JOIN secrets USING (chain, seq);
+DROP TABLE newer;
+DROP TABLE secrets;
 """
 
 
@@ -338,11 +364,62 @@ def test_outbox_of_format_2_is_taken_over(owner, path):
         db.executescript(
             "ALTER TABLE state DROP COLUMN reject_ns; ALTER TABLE cursors DROP COLUMN refused_ns;"
             "ALTER TABLE state DROP COLUMN erased_batches; ALTER TABLE state DROP COLUMN to_scrub;"
-            "DROP TABLE troubles; PRAGMA user_version = 2;"
+            "DROP TABLE troubles; PRAGMA user_version = 2;" + WITH_SECRETS
         )
     with contextlib.closing(Outbox(path, owner)) as again, OutboxReader(path) as reader:
         assert (again.cursor("fed"), reader.refused(), reader.last_refused_ns()) == (b"5", {"fed": 2}, {})
         assert (reader.troubles(), reader.counts().accepted) == ({}, 5)
+
+
+@pytest.fixture
+def format_3(format_1, outbox, directory, path):
+    """The outbox of `format_1`, as the third version wrote it, which was there before anything was ever erased."""
+    old = directory / "third.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("VACUUM INTO ?", (str(old),))
+    with contextlib.closing(sqlite3.connect(old, isolation_level=None)) as db:
+        db.executescript(
+            f"PRAGMA journal_mode = WAL; {WITH_SECRETS} ALTER TABLE state DROP COLUMN erased_batches;"
+            "ALTER TABLE state DROP COLUMN to_scrub; PRAGMA user_version = 3;"
+        )
+    return old
+
+
+def rows(db):
+    with contextlib.closing(sqlite3.connect(db)) as opened:
+        return sorted(line for line in opened.iterdump() if line.startswith("INSERT"))
+
+
+def test_outbox_of_format_3_is_taken_over(format_3, outbox, owner, sealer, path):
+    """Every batch's bytes and state, and what waited; every row is where one that was made today has it."""
+    before = [outbox.envelope((0, seq)) for seq in range(4)]
+    with contextlib.closing(Outbox(format_3, owner)) as again:
+        assert [again.envelope((0, seq)) for seq in range(4)] == before
+        assert rows(format_3) == rows(path)
+        assert again.seal_next(LIMITS, sealer).place == (0, 4)
+
+
+def test_killed_at_any_step_of_the_migration_it_is_format_3_still(format_3, owner, monkeypatch):
+    """One transaction: the steps so far are undone by whoever opens it next, which is the agent that migrates it."""
+    before = rows(format_3)
+    statements = schema._FROM_FORMAT_3.split(";\n")
+    for done in range(1, len(statements)):
+        command = [sys.executable, "-c", KILLED, str(format_3), ";\n".join(statements[:done])]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        assert rows(format_3) == before
+    Outbox(format_3, owner).close()
+
+
+# In the middle of what `_run` does; the cache is small, so that pages have been written by then.
+KILLED = """
+import os, signal, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA cache_size = 1")
+db.execute("BEGIN IMMEDIATE")
+for statement in sys.argv[2].split(";\\n"):
+    db.execute(statement)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_failed_migration_leaves_format_1(format_1, owner):

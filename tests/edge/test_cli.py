@@ -21,8 +21,8 @@ from edge.setup import SourceSpec, initialise
 from edge.source import make_source
 from ledger.entry import parse_entry
 from ledger.keys import key_id
+from ledger.messages import Reason
 from ledger.note import NoteSigner
-from ledger.receipt import Reason
 from tests.brokers import free_port
 from tests.edge.conftest import SOURCE_ID, owner_of
 from tests.edge.desk import Desk

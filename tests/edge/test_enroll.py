@@ -19,8 +19,8 @@ from edge.seal import Sealer
 from edge.setup import SourceSpec
 from edge.token import parse_token
 from ledger.keys import key_id
+from ledger.messages import Reason
 from ledger.note import NoteSigner
-from ledger.receipt import Reason
 from tests.brokers import HOST, free_port
 from tests.edge.desk import Desk
 from tests.edge.pki import HOUR, Authority, write_identity

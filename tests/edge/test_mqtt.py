@@ -12,7 +12,7 @@ from paho.mqtt.properties import Properties
 
 from edge.config import BrokerConfig
 from edge.mqtt import MAX_INBOX_BYTES, MESSAGE_BYTES, Uplink, _Client, _Inbox
-from ledger.receipt import Status, parse_status
+from ledger.messages import Status, parse_status
 from tests.brokers import Mosquitto, free_port
 from vitalseal import topics
 

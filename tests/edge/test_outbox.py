@@ -23,8 +23,8 @@ from edge.sealing import ENVELOPE_OVERHEAD
 from ledger.batch import Anchor, Header, Notice, NoticeKind, header_hash
 from ledger.envelope import MAX_ENVELOPE, parse_envelope
 from ledger.info import MAX_DESCRIPTION, MAX_SOURCES
+from ledger.messages import Reason
 from ledger.reading import Reading
-from ledger.receipt import Reason
 from tests.edge.conftest import SOURCE_ID, HandClock, measured
 from tests.edge.standin import ORIGIN
 from vitalseal.errors import UserError
@@ -235,8 +235,7 @@ def test_batches_that_are_kept_cost_no_answer_more(outbox, sealer):
     outbox.settle(Anchor(1, bytes(32)), b"signed", [((0, 0), 0)])
     outbox._db.execute(
         "WITH RECURSIVE more (at) AS (SELECT 1 UNION ALL SELECT at + 1 FROM more WHERE at < 20000) INSERT INTO batches "
-        "SELECT chain, at, first_id, last_id, header, signature, secret, info, size, state, log_index, settled_s "
-        "FROM batches, more"
+        "SELECT chain, at, first_id, last_id, header, signature, size, state, log_index, settled_s FROM batches, more"
     )
     asked = {
         "receipt": lambda: outbox.unreceipted_at((0, 7)),

@@ -11,9 +11,9 @@ from edge.seal import Sealer
 from ledger.batch import Anchor
 from ledger.checkpoint import Checkpoint
 from ledger.entry import BatchEntry
+from ledger.messages import Receipt
 from ledger.note import NoteSigner
 from ledger.policy import parse_policy
-from ledger.receipt import Receipt
 from tests.edge.conftest import SOURCE_ID
 from tests.edge.standin import LOG, ORIGIN, MemoryLog, policy
 from tests.edge.test_outbox import delivery

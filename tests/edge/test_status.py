@@ -13,7 +13,7 @@ from edge.outbox import Outbox
 from edge.seal import Sealer
 from edge.status import for_people, make_report, read_report
 from ledger.info import Clock
-from ledger.receipt import Reason
+from ledger.messages import Reason
 from tests.edge.conftest import SOURCE_ID, HandClock, make_config
 from tests.edge.standin import ORIGIN
 from tests.edge.test_outbox import LIMITS, delivery

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edge import window as room
 from edge.window import Backoff, Pace, Window
-from ledger.receipt import Reason
+from ledger.messages import Reason
 
 PACE = Pace(Backoff(3.0, 4.0, 60.0), Backoff(10.0, 20.0, 100.0), Backoff(10.0, 20.0, 100.0))
 SIZE = 40_000

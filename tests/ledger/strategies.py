@@ -15,10 +15,10 @@ from ledger.events import Enrolment, Revocation, Rotation
 from ledger.info import BatchInfo, Source
 from ledger.keystate import KeyRecord
 from ledger.leaves import Leaf
+from ledger.messages import ErasedBatch, ErasedNotice, Placed, Receipt, Reject, Status, Stored, Wanted
 from ledger.note import Note, Signature
 from ledger.proof import LeafProof, ProofFile, ReadingProof
 from ledger.reading import Absent, Reading, Scalar, Waveform
-from ledger.receipt import ErasedBatch, ErasedNotice, Placed, Receipt, Reject, Status, Stored, Wanted
 from ledger.status import StatusProof
 from ledger.tiles import ENTRIES, Tile
 

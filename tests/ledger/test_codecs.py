@@ -20,10 +20,11 @@ from ledger.info import MAX_DESCRIPTION, MAX_SOURCES, BatchInfo, Source
 from ledger.keys import Ed25519Signer
 from ledger.keystate import parse_record
 from ledger.leaves import MAX_BODY
+from ledger.messages import MAX_MESSAGE, parse_message, parse_status
 from ledger.note import NoteSigner, parse_note, parse_vkey
 from ledger.proof import parse_leaf_proof, parse_proof, parse_proof_file
 from ledger.reading import Reading, Scalar, Waveform, format_time, pack_samples
-from ledger.receipt import MAX_MESSAGE, parse_message, parse_status, split_receipts
+from ledger.splitting import split_receipts
 from ledger.status import parse_status_proof
 from ledger.strict import decode_base64, encode_base64, parse_decimal
 from ledger.tiles import Tile, format_bundle, format_tile, parse_bundle, parse_tile, parse_tile_path

@@ -26,11 +26,7 @@ from ledger.follow import Follower
 from ledger.fsck import fsck
 from ledger.info import BatchInfo
 from ledger.keystate import parse_record
-from ledger.note import NoteSigner, parse_note, parse_vkey
-from ledger.policy import Policy, parse_policy, parse_trust
-from ledger.proof import parse_leaf_proof, parse_proof, parse_proof_file, read_proof
-from ledger.reading import Reading
-from ledger.receipt import (
+from ledger.messages import (
     ErasedBatch,
     ErasedNotice,
     Placed,
@@ -41,8 +37,12 @@ from ledger.receipt import (
     Wanted,
     parse_message,
     parse_status,
-    verify_receipt,
 )
+from ledger.note import NoteSigner, parse_note, parse_vkey
+from ledger.policy import Policy, parse_policy, parse_trust
+from ledger.proof import parse_leaf_proof, parse_proof, parse_proof_file, read_proof
+from ledger.reading import Reading
+from ledger.receipt import verify_receipt
 from ledger.status import parse_status_proof, verify_status
 from ledger.strict import encode_base64
 from ledger.tiles import Tile, format_bundle, format_tile, parse_bundle, parse_tile, parse_tile_path

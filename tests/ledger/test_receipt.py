@@ -5,19 +5,9 @@ import pytest
 from ledger.batch import Anchor
 from ledger.entry import Erased
 from ledger.errors import MalformedError, VerificationError
-from ledger.receipt import (
-    MAX_MESSAGE,
-    ErasedBatch,
-    ErasedNotice,
-    Placed,
-    Receipt,
-    parse_message,
-    split_erased,
-    split_receipts,
-    verify_erased,
-    verify_placed,
-    verify_receipt,
-)
+from ledger.messages import MAX_MESSAGE, ErasedBatch, ErasedNotice, Placed, Receipt, parse_message
+from ledger.receipt import verify_erased, verify_placed, verify_receipt
+from ledger.splitting import split_erased, split_receipts
 
 from . import builders as b
 

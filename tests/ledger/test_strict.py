@@ -13,9 +13,9 @@ from ledger.entry import MAX_ENTRY, parse_entry
 from ledger.envelope import MAX_ENVELOPE, format_envelope, parse_envelope
 from ledger.errors import MalformedError
 from ledger.info import BatchInfo, Clock, Source
+from ledger.messages import parse_message, parse_status
 from ledger.proof import MAX_PROOF_FILE, parse_leaf_proof, parse_proof
 from ledger.reading import Absence, Absent, Quality, Reading, Scalar, Waveform
-from ledger.receipt import parse_message, parse_status
 from ledger.strict import decode_base64, decode_hash, decode_text, parse_decimal
 
 from . import builders as b

@@ -1,6 +1,7 @@
 """Must-show 4: whatever single byte of a proof or of a log is changed, nothing false is ever proven."""
 
 import dataclasses
+import itertools
 import re
 
 import pytest
@@ -9,9 +10,10 @@ from ledger.completeness import VerifiedRange, verify_range
 from ledger.errors import LedgerError, MalformedError, VerificationError
 from ledger.fsck import fsck
 from ledger.note import Note
-from ledger.proof import ProofFile, ReadingProof, parse_proof_file, read_proof
+from ledger.proof import ProofFile, ReadingProof, parse_proof, parse_proof_file, read_proof
+from ledger.report import UnprovenError
 from ledger.status import KeyStatus, verify_status
-from ledger.verify import VerifiedReading, verify_leaf, verify_proof
+from ledger.verify import VerifiedReading, Verifier, verify_leaf, verify_proof
 from tests.vectors import logs, postquantum, texts
 
 from . import builders as b
@@ -175,6 +177,27 @@ def outcomes(proof: ReadingProof, policy):
         assert statement(got) == statement(good)
         proven.setdefault(names[data[first:at].count(b"\n")], set()).add((got.logged_by, got.witnesses))
     return good, proven
+
+
+def test_what_a_verifier_remembers_changes_no_outcome():
+    """One that verified good proofs of the batch before says of every tampered copy what one that saw none says."""
+    policy = b.policy(b.two_of_three())
+    verifier = Verifier(policy)
+    seen = list(zip(WITNESSES, TIMES, strict=True))
+
+    def outcome(verify, data):
+        try:
+            return verify(parse_proof(data))
+        except LedgerError as error:
+            return type(error), str(error), getattr(error, "steps", None)
+
+    good = [proof_of(leaf, seen).encode() for leaf in (1, 2)]
+    results = [outcome(verifier.verify, data) for data in good]
+    for _, changed in itertools.islice(tampered(good[0]), 0, None, 4):
+        results += [outcome(verifier.verify, changed), outcome(verifier.verify, good[1])]
+        assert results[-2] == outcome(lambda found: verify_leaf(found, policy), changed)
+    assert all(isinstance(found, VerifiedReading) for found in results[1::2])
+    assert {found[0] for found in results if isinstance(found, tuple)} == {MalformedError, UnprovenError}
 
 
 @pytest.mark.parametrize("leaf_index", [0, 1, 2])

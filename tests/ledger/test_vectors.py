@@ -22,11 +22,11 @@ from ledger.fsck import fsck
 from ledger.info import BatchInfo
 from ledger.keys import check_public_key, check_signature, key_id
 from ledger.keystate import parse_record
+from ledger.messages import ErasedNotice, Receipt, Reject, Stored, Wanted, parse_message, parse_status
 from ledger.note import Note, parse_note, parse_vkey, verify_note
 from ledger.policy import parse_policy, parse_trust
 from ledger.proof import parse_proof_file
 from ledger.reading import Absent, Reading, Scalar
-from ledger.receipt import ErasedNotice, Receipt, Reject, Stored, Wanted, parse_message, parse_status
 from ledger.report import UnprovenError
 from ledger.status import verify_status
 from ledger.tiles import ENTRIES, Tile, TileReader, parse_bundle, parse_tile_path, tiles_of

@@ -16,7 +16,7 @@ from aggregator.authority import Authority
 from aggregator.certificates import DEVICE_VALID, issue_client, key_pem, make_key, pem
 from ledger.batch import Header
 from ledger.entry import BatchEntry, parse_entry
-from ledger.receipt import Receipt, Reject, Stored, parse_message
+from ledger.messages import Receipt, Reject, Stored, parse_message
 from ledger.writer.reader import LocalReader
 from tests.aggregator.broker import TlsMosquitto
 from tests.aggregator.devices import ORIGIN

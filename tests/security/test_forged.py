@@ -3,7 +3,7 @@
 import pytest
 
 from ledger.envelope import split_head
-from ledger.receipt import Reason, Stored
+from ledger.messages import Reason, Stored
 from tests.aggregator.devices import Device
 from tests.aggregator.gateway import csr, until
 from vitalseal import topics

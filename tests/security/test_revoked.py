@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ledger.receipt import Reason
+from ledger.messages import Reason
 from tests.aggregator.devices import Device
 from tests.aggregator.gateway import Client, csr, until
 from vitalseal import topics

@@ -9,7 +9,7 @@ import pytest
 
 from aggregator.floods import BURST, read_floods
 from ledger.envelope import MAX_ENVELOPE
-from ledger.receipt import Reason
+from ledger.messages import Reason
 from tests.aggregator.gateway import until
 from vitalseal import topics
 
