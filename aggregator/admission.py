@@ -20,7 +20,7 @@ from ledger.entry import MAX_HEADER, BatchEntry, equivocation, parse_entry
 from ledger.envelope import MAX_ENVELOPE, parse_envelope, split_head
 from ledger.errors import LedgerError, MalformedError, VerificationError
 from ledger.keystate import KeyRecord
-from ledger.receipt import MAX_DETAIL, Reason
+from ledger.messages import MAX_DETAIL, Reason
 from ledger.writer.payload import format_payload
 from ledger.writer.storage import Place, Storage, Submission
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aggregator.backup import Progress, check_backup, make_backup
-from aggregator.backup_keys import copy_keys, keys_path
+from aggregator.backup_keys import check_copy, copy_keys, keys_path
 from aggregator.config import AggregatorConfig
 from aggregator.console import Commands, add_command, told
 from aggregator.keys_at_hand import keys_for, usual_places, verify_payloads
@@ -53,6 +53,7 @@ def _backup(args: argparse.Namespace) -> int:
     config = configuration.load(args.config, AggregatorConfig)
     if args.keys_copy is not None:
         _check_apart(args.keys_copy, args.directory, config.data)
+        check_copy(config, args.keys_copy)  # before there are new keys, which nobody would look for
     with told(args.directory):
         manifest = make_backup(args.config, config, args.directory, _progress())
         if args.keys_copy is not None:

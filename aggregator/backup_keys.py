@@ -78,8 +78,33 @@ def destroy(config: AggregatorConfig, subjects: Iterable[bytes]) -> None:
         keys.destroy(subjects)
 
 
+def check_copy(config: AggregatorConfig, target: Path) -> None:
+    """A copy of the keys may take the place of `target`: no key is there that would be lost with it.
+
+    Raises:
+        UserError: one is, or something else is there.
+    """
+    if not target.exists():
+        return
+    path = keys_path(config)
+    with KeyReader(target) as copy:
+        wanted = copy.numbers()
+    if path.exists():
+        with KeyReader(path) as keys:
+            wanted -= keys.numbers(destroyed=True)
+    if wanted:
+        raise UserError(
+            f"{target}: holds keys that {path} lacks, and older backups are opened with nothing else; nothing was "
+            f"changed: if {path} was lost, put this copy there first; if those backups can go, move the copy away"
+        )
+
+
 def copy_keys(config: AggregatorConfig, target: Path) -> None:
-    """`target` durably holds the keys as they are now, or what it held before; raises StorageError."""
+    """`target` durably holds the keys as they are now, or what it held before; raises StorageError.
+
+    Raises UserError where `check_copy` does.
+    """
+    check_copy(config, target)
     staged = target.with_name(f".{target.name}.new")
     staged.unlink(missing_ok=True)  # left over from a crash
     copy_database(keys_path(config), staged, lambda *_: None)
@@ -173,6 +198,12 @@ class KeyReader:
         if row is None:
             raise LookupError(number)
         return None if row[0] == _DESTROYED else AESGCM(row[0])
+
+    def numbers(self, *, destroyed: bool = False) -> set[int]:
+        """The numbers of all keys; with those that were destroyed or not."""
+        with self._told():
+            rows = self._db.execute("SELECT number FROM keys WHERE ? OR key != ?", (destroyed, _DESTROYED)).fetchall()
+        return {number for (number,) in rows}
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""`vitalseal aggregator init | run | status | assign`, and those of `lifecycle_cli` and `backup_cli`."""
+"""`vitalseal aggregator init | run | status`; the other subcommands have modules of their own."""
 
 import argparse
 import json
@@ -11,20 +11,19 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 
-from aggregator import backup_cli, devices_cli, identity_cli, lifecycle_cli, rebuild_cli
+from aggregator import assign_cli, backup_cli, devices_cli, identity_cli, lifecycle_cli, rebuild_cli
 from aggregator.config import LIVE, AggregatorConfig
-from aggregator.console import add_command, parse_source, parse_time, told
+from aggregator.console import add_command, told
 from aggregator.health import format_metrics, health_server
+from aggregator.last_seen import frozen_at
 from aggregator.lifecycle import open_log
 from aggregator.mqtt import CONTESTED
 from aggregator.registry import Registry
-from aggregator.restore import frozen_at
 from aggregator.service import Service
 from aggregator.setup import initialise
 from aggregator.side_process import SideProcess
 from aggregator.status import ANSWERED, Status, glance, is_running, read_status
 from aggregator.view import read_view, view_line
-from ledger.reading import format_time
 from ledger.writer.create import POLICY
 from ledger.writer.local import FROZEN
 from vitalseal import config as configuration
@@ -36,7 +35,6 @@ from vitalseal.systemd import notify
 logger = logging.getLogger(__name__)
 
 STALE_AFTER_S = 5.0
-MAX_PATIENT = 200
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -65,13 +63,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     status = add_command(commands, "status", "what the aggregator is doing, at a glance", _status)
     status.add_argument("--json", action="store_true", help="for programs")
     status.add_argument("--metrics", action="store_true", help="in Prometheus' text format")
-    assign = add_command(commands, "assign", "record who wears a sensor, or list all records", _assign)
-    assign.add_argument("source", nargs="?", metavar="SOURCE", help="source id, in hex")
-    assign.add_argument("patient", nargs="?", metavar="PATIENT", help="your name for the patient; stays private")
-    assign.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339, e.g. 2026-11-21T08:00:00Z")
-    assign.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339; without it, until further notice")
-    assign.add_argument("--correct", type=int, metavar="ID", help="replace assignment ID, which stays on record")
-    assign.add_argument("--reason", help="why it is corrected")
+    assign_cli.register(commands)
     identity_cli.register(commands)
     devices_cli.register(commands)
     lifecycle_cli.register(commands)
@@ -218,44 +210,6 @@ def _witness_line(status: Status) -> str:
     if status.waiting_for_quorum is not None:
         text += f"; NO QUORUM, checkpoint of size {status.waiting_for_quorum} waits and receipts are withheld"
     return text
-
-
-def _assign(args: argparse.Namespace) -> int:
-    config = configuration.load(args.config, AggregatorConfig)
-    with closing(Registry(config.data)) as registry:
-        return _assign_in(registry, args)
-
-
-def _assign_in(registry: Registry, args: argparse.Namespace) -> int:
-    if args.source is None:
-        if args.start or args.end or args.correct is not None or args.reason:
-            raise UserError("assign: SOURCE, PATIENT and --from belong together (alone, `assign` lists the records)")
-        for item in registry.assignments():
-            end = "further notice" if item.to_ns is None else format_time(item.to_ns)
-            span = f"{format_time(item.from_ns)} to {end}"
-            corrected = f", corrects {item.corrects}: {item.reason}" if item.corrects is not None else ""
-            logged = "not on the log yet" if item.log_index is None else f"entry {item.log_index}"
-            print(f"{item.id}  {item.source.hex()}  {item.patient}  {span}  ({logged}{corrected})")
-        return 0
-    if args.patient is None or args.start is None:
-        raise UserError("assign: SOURCE, PATIENT and --from belong together (alone, `assign` lists the records)")
-    if (args.correct is None) != (args.reason is None):
-        raise UserError("assign: --correct and --reason belong together")
-    if not args.patient.isprintable() or not 1 <= len(args.patient) <= MAX_PATIENT:
-        raise UserError(f"PATIENT: not 1 to {MAX_PATIENT} printable characters")
-    if args.correct is not None and not 0 < args.correct < 2**63:
-        raise UserError(f"--correct {args.correct}: no standing assignment of this source has that id")
-    number = registry.assign(
-        parse_source(args.source, "SOURCE"),
-        args.patient,
-        parse_time(args.start, "--from"),
-        None if args.end is None else parse_time(args.end, "--to"),
-        now_ns=time.time_ns(),
-        corrects=args.correct,
-        reason=args.reason,
-    )
-    print(f"assignment {number} recorded; the running aggregator commits it to the log as a salted hash")
-    return 0
 
 
 def _seconds(value: float | None) -> str:

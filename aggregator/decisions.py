@@ -6,7 +6,7 @@ from typing import TypeAlias
 from ledger.batch import Header
 from ledger.entry import BatchEntry, Equivocation
 from ledger.info import BatchInfo
-from ledger.receipt import Reason
+from ledger.messages import Reason
 from ledger.writer.storage import Place, Submission
 
 OBJECTS = 1280  # bytes of Python's for a batch in memory; measured, of one reading

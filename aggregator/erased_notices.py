@@ -16,7 +16,8 @@ from aggregator.notices import ERASURE
 from aggregator.outgoing import Outgoing
 from aggregator.registry import Registry
 from ledger.entry import Erased, parse_entry
-from ledger.receipt import ErasedBatch, split_erased
+from ledger.messages import ErasedBatch
+from ledger.splitting import split_erased
 from ledger.tiles import TileReader
 from ledger.writer.storage import Storage
 

@@ -101,6 +101,7 @@ class Erasures:
         # Requests up to this id have had their turn; one that has to wait must not hold up those behind it.
         self._looked_at = 0
         self._keys_away_until_s: float | None = None
+        self._refused: set[int] = set()  # requests that nobody can carry out, each told of once
 
     def work(self) -> None:
         """Some of what is requested is done; raises StorageError, or UserError for the registry's sake."""
@@ -109,9 +110,17 @@ class Erasures:
             pass
 
     def commit(self) -> None:
-        """Every request whose batch is on the log is on it too, and carried out as far as can be before publishing."""
+        """Every request whose batch is on the log is on it too, and carried out as far as can be now."""
+        # Also where a backup reads, which keeps all else waiting: a log that is closed takes no entry later.
+        while self._commit() or self._looked_at:
+            pass
         while self._work():
             pass
+
+    def finish(self) -> int:
+        """As `commit`; of the requests that are on the log so many are not done."""
+        self.commit()
+        return len(requests(self._registry, "entry_index IS NOT NULL AND done_at_ns IS NULL"))
 
     def _work(self) -> bool:
         """A portion of everything; whether there may be more to do now."""
@@ -159,7 +168,9 @@ class Erasures:
         batch, wanted = parse_entry(data), set(request.target.leaves)
         count = Header.decode(batch.header).count if isinstance(batch, BatchEntry) else 0
         if not wanted or not wanted <= set(range(1, count + 1)):
-            logger.error("erasure %d names readings that entry %d does not have; it is not done", request.id, index)
+            if request.id not in self._refused:
+                self._refused.add(request.id)
+                logger.error("erasure %d names readings that entry %d does not have; it is not done", request.id, index)
             return None, None
         gone: set[int] = set()
         for at, erased in _entries(self._storage, index):

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 
 from ledger.info import BatchInfo
-from ledger.receipt import Reason
+from ledger.messages import Reason
 from ledger.writer.storage import Storage
 
 # What a reject of a batch that the device's own key signed says about the device.

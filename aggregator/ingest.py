@@ -19,7 +19,7 @@ from aggregator.outgoing import Outgoing, Owed, since
 from aggregator.seldom import Seldom
 from ledger.entry import EQUIVOCATION, Equivocation, parse_entry
 from ledger.errors import LedgerError
-from ledger.receipt import Reason, Reject, Stored, parse_status
+from ledger.messages import Reason, Reject, Stored, parse_status
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import Place, Storage, Submission
 

@@ -193,7 +193,8 @@ def close_log(config: AggregatorConfig, successor: AggregatorConfig) -> tuple[Lo
     Done again after a failure, it goes on where that one stopped. Returns both writers, which write no more.
 
     Raises:
-        UserError: the successor bears the same name, or has entries already that do not begin with its opening.
+        UserError: the successor bears the same name, or has entries already that do not begin with its opening; or
+            all is as it should be, but for erasures that have to wait, and nobody runs a closed log to finish them.
         StorageError: one of the two cannot be written, or has no quorum now.
     """
     with open_log(successor) as new:
@@ -208,10 +209,17 @@ def close_log(config: AggregatorConfig, successor: AggregatorConfig) -> tuple[Lo
                 old.writer.close(Submission(Closing(new.writer.origin, vkeys).encode()))
             publish_all(old.writer)
             end = old.writer.checkpoint
+            with closing(Registry(config.data)) as registry:
+                waiting = Erasures(config, registry, old.storage, old.writer).finish()
         if not new.writer.size:
             new.writer.append([Submission(Opening(end.origin, end.size, end.root).encode())])
         publish_all(new.writer)
-        return old.writer, new.writer
+    if waiting:
+        raise UserError(
+            f"{config.data}: the log is closed, and {waiting} erasures are not finished, because somebody reads the "
+            "payloads (a backup?) or the keys of backups are away; do this again"
+        )
+    return old.writer, new.writer
 
 
 def check_successor(new: OpenLog, origin: str) -> None:

@@ -16,7 +16,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ledger.receipt import Placed, Receipt, split_receipts
+from ledger.messages import Placed, Receipt
+from ledger.splitting import split_receipts
 from ledger.tiles import TileReader
 from ledger.writer.storage import Place
 

@@ -4,7 +4,7 @@ Read from the published tree and, read-only, from the payloads; bounded in entri
 batches have.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,6 +119,11 @@ class LogWalk:
         header = Header.decode(entry.header)
         leaves = parse_payload(payload)
         device, algorithm, public_key = self._holders.of(header.key_id, index)
+        readings = [
+            StoredReading(index * LEAVES_PER_BATCH + leaf_index, device, leaf.body, leaf.salt)
+            for leaf_index, leaf in enumerate(leaves)
+            if leaf_index and isinstance(leaf, Leaf) and leaf_index not in without
+        ]
         batch = StoredBatch(
             index,
             device,
@@ -129,14 +134,10 @@ class LogWalk:
             tuple(check_leaves(header, leaves)),
             tuple(tree.reader.prove_inclusion(index)),
             tree.note,
-            _span(leaves),
+            _span(leaves, readings),
         )
         portion.batches.append(batch)
-        portion.readings += [
-            StoredReading(index * LEAVES_PER_BATCH + leaf_index, device, leaf.body, leaf.salt)
-            for leaf_index, leaf in enumerate(leaves)
-            if leaf_index and isinstance(leaf, Leaf) and leaf_index not in without
-        ]
+        portion.readings += readings
         portion.bytes += len(payload)
 
     def _covering(self, index: int) -> _Tree:
@@ -149,14 +150,14 @@ class LogWalk:
         return self._tree
 
 
-def _span(leaves: Leaves) -> tuple[int, int] | None:
-    """The least and the greatest sensor time in a batch, None without readings.
+def _span(leaves: Leaves, readings: Sequence[StoredReading]) -> tuple[int, int] | None:
+    """The least and the greatest sensor time of `readings`, which are those of `leaves`, None without any.
 
-    Admission has held the batch info against the readings, so it need not be done again; where the info was erased,
-    what is left of them has to do.
+    Admission has held the batch info against the readings, so it need not be done again. Where one was erased, the
+    info says too much: when that was measured.
     """
-    if isinstance(leaves[0], Leaf):
+    if isinstance(leaves[0], Leaf) and len(readings) == len(leaves) - 1:
         info = BatchInfo.decode(leaves[0].body)
         return None if info.first_ns is None or info.last_ns is None else (info.first_ns, info.last_ns)
-    times = [Reading.decode(leaf.body).sensor_time_ns for leaf in leaves[1:] if isinstance(leaf, Leaf)]
+    times = [Reading.decode(stored.body).sensor_time_ns for stored in readings]
     return (min(times), max(times)) if times else None

@@ -20,6 +20,7 @@ points are in no file; they are missing, and the audit says so.)
 """
 
 import logging
+import os
 import sqlite3
 import sys
 import threading
@@ -37,7 +38,9 @@ from aggregator.side_process import parent_gone
 from aggregator.timeseries.base import ReadingStore, StoreAwayError
 from aggregator.timeseries.opening import open_store
 from aggregator.view import LOCK, REFUSED, REQUEST, Request, ViewRecord, read_request
+from ledger.batch import LEAVES_PER_BATCH
 from ledger.checkpoint import parse_checkpoint
+from ledger.entry import Erased
 from ledger.errors import LedgerError, MalformedError
 from ledger.note import parse_note
 from ledger.writer.files import try_lock
@@ -51,6 +54,7 @@ logger = logging.getLogger("aggregator.projection")  # not "__main__", by which 
 POLL_S = 0.25  # how long the view may lag behind a checkpoint that was just published
 LOOK_EVERY_S = 10.0  # how often the store is asked whether it still has what was written, while nothing is new
 FINISH_WITHIN_S = 10.0  # what is behind by more than this when the aggregator stops is projected after its next start
+END_WITHIN_S = 30.0  # a store that answers a byte at a time, or has to drop a measurement, must not hold up the rest
 LAST_ENTRIES = 64  # of a store, among which a batch is looked for to see whose it is; most entries are one
 LATE = 128  # payloads that came back, looked at before what is new gets its turn again
 # Longer than any server, given up on after `timeout_s`, still holds a write that it will do in the end.
@@ -74,8 +78,10 @@ class Projection:
         self._returned = 0  # the number up to which payloads that came back were looked at
         self._is_ours = False  # whether the store was seen to be of this log
         self._reached: int | None = None  # the cursor that was seen in the store first, or written there since
+        self._never_there: set[int] = set()  # erased readings that were not written since the store was cleared
         self._looked_at_s = float("-inf")  # when the store was seen to have everything
-        self._erased_at_s = float("-inf")  # since when the store had answered when all was erased once more
+        self._erased_at_s = float("-inf")  # since when the store had answered when erasing again was begun
+        self._erase_again: list[Erased] = []  # what is left of it
         if self._record.view.store != store.title:
             # Another store than before: what was said of that one is not about this one.
             self._record.note(store=store.title, cursor=0, level_at=0.0)
@@ -100,7 +106,7 @@ class Projection:
             done += self._project_late([index for _, index in numbered])
             self._returned = numbered[-1][0]
             done += self._project_new(until_s)
-        self._erase_again()
+        self._erase_late()
         self._record.beat()
         return done
 
@@ -124,13 +130,15 @@ class Projection:
                 self._is_level()
                 break
             for portion in self._walk.portions(range(start, checkpoint.size), checkpoint.origin):
-                self._write(portion, portion.start)
-                self._move_cursor(portion.end)
+                self._write(portion)
+                # Somebody else may have emptied the store, or put an older copy in its place: while it was away, say.
+                if not self._patience(partial(self._move_cursor, portion.end, portion.start)):
+                    self._patience.stopping.wait(POLL_S)  # one that keeps nothing at all is not asked without a pause
+                    break
                 readings = self._record.view.readings + len(portion.readings)
                 self._record.note(cursor=portion.end, readings=readings)
                 done += portion.entries
-                # Somebody else may have emptied the store, or put an older copy in its place.
-                if not self._may_go_on(until_s) or self._is_asked() or self._cursor_now() != portion.end:
+                if not self._may_go_on(until_s) or self._is_asked():
                     break
         return done
 
@@ -147,18 +155,21 @@ class Projection:
         for _, erased in self._walk.erased():
             without.setdefault(erased.log_index, set()).update(erased.leaves)
         for portion in self._walk.portions(late, checkpoint.origin, without):
-            self._write(portion, cursor)
+            self._write(portion)
             self._record.note(readings=self._record.view.readings + len(portion.readings))
         return len(late)
 
-    def _write(self, portion: Portion, cursor: int) -> None:
-        """Everything of `portion` but the cursor, which stays where it is, is in the store."""
-        refused = self._patience(partial(self._store.write, portion.batches, portion.readings, cursor))
+    def _write(self, portion: Portion) -> None:
+        """Everything of `portion` but the cursor is in the store."""
+        for stored in portion.readings:
+            self._never_there.discard(stored.ref)
+        refused = self._patience(partial(self._store.write, portion.batches, portion.readings, None))
         if new := self._refused.add(refused):
             logger.error("the store refused %d points; %s names them", new, REFUSED)
             self._record.note(refused=len(self._refused))
         for erased in portion.erased:
-            self._patience(partial(self._store.erase, erased.log_index, erased.leaves))
+            if not _refs(erased) <= self._never_there:
+                self._patience(partial(self._store.erase, erased.log_index, erased.leaves))
 
     def _begin_anew(self) -> None:
         """A request for a rebuild that stands is taken up."""
@@ -168,6 +179,7 @@ class Projection:
         logger.info("the view is made again from the start")
         self._patience(self._store.clear)
         self._reached = 0
+        self._never_there = {ref for _, erased in self._walk.erased() for ref in _refs(erased)}
         self._record.note(cursor=0)
         # The last of it: whoever is killed before clears the store once more, and nothing was projected yet.
         Request(request.size, begun=True).write(self._data)
@@ -193,9 +205,13 @@ class Projection:
         self._looked_at_s = time.monotonic()
         self._record.note(level_at=time.time())
 
-    def _move_cursor(self, cursor: int) -> None:
-        self._patience(partial(self._store.write, (), (), cursor))
+    def _move_cursor(self, cursor: int, of: int | None = None) -> bool:
+        """The cursor is `cursor`, if it was at `of` until now; whether it was."""
+        if of is not None and self._store.cursor() != of:
+            return False
+        self._store.write((), (), cursor)
         self._reached = cursor
+        return True
 
     def _cursor_now(self) -> int:
         return self._patience(self._store.cursor)
@@ -206,11 +222,11 @@ class Projection:
         if self._reached is not None and cursor > self._reached:
             # A cursor that was given up on has come true after all, maybe in a store that was cleared since.
             cursor = self._reached
-            self._move_cursor(cursor)
+            self._patience(partial(self._move_cursor, cursor))
         self._reached = cursor
         if cursor < known:
             logger.warning("the store had %d entries and has %d: what it lacks is projected again", known, cursor)
-            self._returned, self._is_ours = 0, False
+            self._returned, self._is_ours, self._never_there = 0, False, set()
         if cursor and not self._is_ours:
             self._patience(partial(self._check_origin, cursor, origin))
         self._is_ours = True
@@ -240,20 +256,30 @@ class Projection:
     def _lacks(self, index: int) -> bool:
         return self._patience(partial(self._store.batch, index)) is None
 
-    def _erase_again(self) -> None:
-        """Once, when the store has answered for long enough since it was away or we began."""
+    def _erase_late(self) -> None:
+        """All once more, when the store has answered for long enough since it was away or we began.
+
+        One entry at a time: what is new does not wait for it, nor does whoever wants us to stop.
+        """
         back_at_s = self._patience.back_at_s
-        if self._erased_at_s == back_at_s or time.monotonic() - back_at_s < LATE_WRITE_S:
-            return
-        for index, erased in self._walk.erased():
-            if index < self._record.view.cursor:
-                self._patience(partial(self._store.erase, erased.log_index, erased.leaves))
-        self._erased_at_s = back_at_s
+        if self._erased_at_s != back_at_s and time.monotonic() - back_at_s >= LATE_WRITE_S:
+            cursor = self._record.view.cursor
+            self._erase_again = [erased for index, erased in self._walk.erased() if index < cursor]
+            self._erased_at_s = back_at_s
+        if self._erase_again and not self._patience.stopping.is_set():
+            erased = self._erase_again[-1]
+            self._patience(partial(self._store.erase, erased.log_index, erased.leaves))
+            del self._erase_again[-1]
+
+
+def _refs(erased: Erased) -> set[int]:
+    return {erased.log_index * LEAVES_PER_BATCH + leaf for leaf in erased.leaves}
 
 
 def main() -> int:
     """Projects until standard input closes, which it does when the aggregator that started this ends, however."""
     stopping = parent_gone()
+    threading.Thread(target=_end, args=(stopping,), daemon=True).start()
     log.set_up()
     try:
         config = configuration.load(Path(sys.argv[1]), AggregatorConfig)
@@ -278,6 +304,13 @@ def _run(config: AggregatorConfig, stopping: threading.Event, stack: ExitStack) 
         if not projection.catch_up():
             stopping.wait(POLL_S)
     projection.catch_up(FINISH_WITHIN_S)
+
+
+def _end(stopping: threading.Event) -> None:
+    """Ends the process, whatever it is at, some time after it is to stop: it may be killed anywhere."""
+    stopping.wait()
+    time.sleep(END_WITHIN_S)
+    os._exit(0)
 
 
 def _lock(data: Path, stopping: threading.Event) -> IO[str] | None:

@@ -23,9 +23,9 @@ from aggregator.registry import Registry, commit_assignments
 from aggregator.status import Status
 from ledger.errors import LedgerError
 from ledger.keystate import KeyRecord
+from ledger.messages import Receipt, Wanted
 from ledger.note import parse_note
 from ledger.policy import Policy
-from ledger.receipt import Receipt, Wanted
 from ledger.writer.log import LogWriter
 from ledger.writer.storage import Storage
 from ledger.writer.witnesses import Witnesses

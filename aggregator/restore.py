@@ -17,8 +17,7 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,32 +27,29 @@ from aggregator.config import AggregatorConfig
 from aggregator.desk_records import DATABASE as DESK
 from aggregator.desk_records import DeskRecords
 from aggregator.enrolment import FOLDER
+from aggregator.erasures import Target, record
 from aggregator.keys_at_hand import keys_for, place_keys
+from aggregator.last_seen import ask_witnesses, check_asked, in_backup, in_guard, read_published, reading
 from aggregator.registry import Registry
 from aggregator.relocation import format_config, move_broker, moved_config
 from aggregator.sealed_payloads import no_keys
 from aggregator.sequencer_copy import Tally, fill_payloads
-from ledger import merkle
-from ledger.checkpoint import Checkpoint, parse_checkpoint, verify_signed
-from ledger.entry import parse_entry
+from ledger.batch import Header
+from ledger.checkpoint import Checkpoint
+from ledger.entry import BatchEntry, Erased, parse_entry
 from ledger.errors import LedgerError
 from ledger.events import Enrolment, Rotation
-from ledger.fsck import CHECKPOINT_PATH
-from ledger.note import parse_note
-from ledger.policy import Policy, verify_quorum
-from ledger.service.fetch import log_reader
-from ledger.service.http_log import FetchError
-from ledger.tiles import Fetch
-from ledger.writer.create import POLICY, POLICY_PQ, LogKeys, load_log_keys, load_policy
+from ledger.writer.create import POLICY, POLICY_PQ, load_log_keys, load_policy
 from ledger.writer.database import DATABASE
 from ledger.writer.files import replace_file, sync_directory, sync_file
 from ledger.writer.keybook import read_states
 from ledger.writer.local import FROZEN, GUARD, LocalStorage
 from ledger.writer.reader import LocalReader
 from ledger.writer.replay import Known, TooOldError, catch_up, sign_again
-from ledger.writer.storage import Recorded
-from ledger.writer.witnesses import Witnesses
+from ledger.writer.storage import Place
 from vitalseal.errors import UserError
+
+REOPENED = "restored with keys from before it was erased"  # the reason of a request that a restore makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +132,6 @@ def restore(
     return dataclasses.replace(result, given=given)
 
 
-def frozen_at(data: Path) -> Checkpoint:
-    """The newest checkpoint that was known of the log in `data` when it was frozen; raises UserError if it is not."""
-    path = data / FROZEN
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: is not there: this log is not frozen; end it with `vitalseal aggregator close`"
-        ) from None
-    return parse_checkpoint("".join(lines[:3]))
-
-
 def _bring_up(
     taken: _Taken, config: AggregatorConfig, unfinished: Path, place: str | None, progress: Progress
 ) -> Restored:
@@ -161,17 +145,17 @@ def _bring_up(
     keys = load_log_keys(unfinished)
     policies = [load_policy(path) for name in (POLICY, POLICY_PQ) if (path := unfinished / name).exists()]
     with ExitStack() as stack:
-        known, silent = _ask_witnesses(policies, manifest.origin, config.witness_timeout_s)
-        known += _in_backup(manifest, unfinished)
-        known += _in_guard(guard, manifest.origin)
+        known, silent = ask_witnesses(policies, manifest.origin, config.witness_timeout_s)
+        known += in_backup(manifest, unfinished)
+        known += in_guard(guard, manifest.origin)
         fetch, published = None, None
         if place is not None:
-            fetch = stack.enter_context(_reading(place))
-            checkpoint, published = _published(fetch, place, manifest.origin, keys, policies)
+            fetch = stack.enter_context(reading(place))
+            checkpoint, published = read_published(fetch, place, manifest.origin, keys, policies)
             known.append(Known(place, checkpoint))
         newest = max((item.checkpoint for item in known), key=lambda checkpoint: checkpoint.size)
         try:
-            _check_asked(known)
+            check_asked(known)
             with LocalStorage(unfinished, guard) as storage:
                 replayed = catch_up(
                     storage,
@@ -187,6 +171,7 @@ def _bring_up(
             replace_file(unfinished / FROZEN, f"{newest.text()}\n{error}\n".encode())
             return Restored(newest, silent=silent, frozen=str(error))
     tally = _open_payloads(taken, config, unfinished, progress)
+    _erase_again(unfinished, tally)
     _set_guard(guard, newest)
     _void_tokens(unfinished)
     with LocalReader(unfinished) as log:
@@ -215,86 +200,24 @@ def _open_payloads(taken: _Taken, config: AggregatorConfig, unfinished: Path, pr
         raise UserError(f"{error}; use another backup") from None
 
 
-def _ask_witnesses(policies: list[Policy], origin: str, timeout_s: float) -> tuple[list[Known], tuple[str, ...]]:
-    """What the witnesses cosigned last, and the names of those who did not answer; raises UserError without a quorum.
+def _erase_again(data: Path, tally: Tally) -> None:
+    """What was erased and the keys still open, because they are an older copy, is requested once more.
 
-    What was published has a quorum of cosignatures, and two quorums have a witness in common: one of these knows.
+    The entry is found on the log; what the aggregator that is started then has left to do is to destroy the keys.
     """
-    if all(policy.quorum is None and not policy.witnesses for policy in policies):
-        return [], ()
-    with closing(Witnesses(policies, timeout_s=timeout_s)) as witnesses:
-        said, quorum = witnesses.latest(origin)
-        silent = tuple(f"{state.name} ({state.error})" for state in witnesses.states() if not state.ok)
-    if not quorum:
-        raise UserError(
-            f"no quorum of witnesses answers: {'; '.join(silent)}; without them nobody can say what was signed since "
-            "the backup: try again when they are back"
-        )
-    nothing = Checkpoint(origin, 0, merkle.EMPTY_ROOT)
-    return [Known(f"witness {who}", checkpoint or nothing) for who, checkpoint in said.items()], silent
-
-
-def _in_backup(manifest: Manifest, unfinished: Path) -> list[Known]:
-    """Its newest checkpoint; of a log that was frozen also the one for which it was, and it is frozen no more."""
-    known = [Known("the backup", Checkpoint(manifest.origin, manifest.checkpoint, bytes.fromhex(manifest.root)))]
-    if (unfinished / FROZEN).exists():
-        known.append(Known("whoever was asked when the log was frozen", frozen_at(unfinished)))
-        (unfinished / FROZEN).unlink()
-    return known
-
-
-def _check_asked(known: list[Known]) -> None:
-    if len(known) == 1:
-        raise TooOldError("there is no witness, no guard and no public log to say what was signed since the backup")
-
-
-def _in_guard(guard: Path, origin: str) -> list[Known]:
-    """What a guard on another volume holds, if it survived; one in the data directory is in no backup."""
-    if not guard.exists():
-        return []
-    try:
-        checkpoint = parse_checkpoint(guard.read_text(encoding="utf-8"))
-    except (LedgerError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{guard}: does not hold a checkpoint: {error}") from None
-    if checkpoint.origin != origin:
-        raise UserError(f"{guard}: is the guard of the log {checkpoint.origin!a}, not of {origin}")
-    return [Known(f"the guard {guard}", checkpoint)]
-
-
-@contextmanager
-def _reading(place: str) -> Iterator[Fetch]:
-    """The public log at `place`; what is wrong with it is one line."""
-    try:
-        with log_reader(place) as (fetch, _):
-            yield fetch
-    except FetchError as error:
-        raise UserError(str(error)) from None
-
-
-def _published(
-    fetch: Fetch, place: str, origin: str, keys: LogKeys, policies: list[Policy]
-) -> tuple[Checkpoint, Recorded | None]:
-    """The checkpoint of the public log, which this log signed; and as a record, if it satisfies its policies."""
-    data = fetch(CHECKPOINT_PATH)
-    if data is None:
-        raise UserError(f"{place}: there is no checkpoint; is it the directory or URL of a log?")
-    try:
-        note = parse_note(data, "checkpoint")
-        checkpoint = parse_checkpoint(note.text)
-        verify_signed(checkpoint, note, (*(signer.verifier for signer in keys.signers), *keys.retired))
-        if checkpoint.origin != origin:
-            raise UserError(f"{place}: is the log {checkpoint.origin!a}, not {origin}")
-    except LedgerError as error:
-        raise UserError(
-            f"{place}: its checkpoint is not to be used: {error}; if the log's keys were changed since the backup, "
-            "put the new ones into the backup's keys"
-        ) from None
-    try:
-        for policy in policies:
-            verify_quorum(note, policy)
-    except LedgerError:
-        return checkpoint, None  # signed all the same, so it counts; the witnesses are asked for it again
-    return checkpoint, Recorded(checkpoint.size, checkpoint.root, data, time.time_ns(), published=True)
+    with LocalReader(data) as log, closing(Registry(data)) as registry:
+        targets = []
+        for index, sources in tally.reopened.items():
+            (batch,) = map(parse_entry, log.entries(index, index + 1))
+            if not isinstance(batch, BatchEntry):
+                continue  # nothing else has a payload
+            header = Header.decode(batch.header)
+            place = Place(header.key_id, header.epoch, header.seq)
+            for at in log.erasures(index):
+                (entry,) = map(parse_entry, log.entries(at, at + 1))
+                if isinstance(entry, Erased) and (leaves := tuple(leaf for leaf in entry.leaves if leaf)):
+                    targets.append(Target(place, index, leaves, frozenset(sources)))
+        record(registry, targets, REOPENED, time.time_ns())
 
 
 def _set_guard(guard: Path, newest: Checkpoint) -> None:

@@ -68,7 +68,7 @@ def split_payload(place: tuple[bytes, int, int], leaves: Leaves) -> Split:
             hashes.append(leaf)
             continue
         hashes.append(leaf_hash(*place, index, leaf.salt, leaf.body))
-        subject = _source(leaf.body) if index else place[0]
+        subject = source_of(leaf.body) if index else place[0]
         slots.setdefault(subject, []).append(_slot(index, leaf))
     return Split(b"".join(hashes), {subject: (len(kept), b"".join(kept)) for subject, kept in slots.items()})
 
@@ -140,7 +140,7 @@ def _fill(leaves: list[Leaf | bytes], plaintext: bytes) -> None:
         at += -(-(_HEAD.size + length) // SLOT) * SLOT
 
 
-def _source(body: bytes) -> bytes:
+def source_of(body: bytes) -> bytes:
     """The source that the reading `body` names, without decoding the rest."""
     if body[:2] != _SOURCE or not 1 <= body[2] <= MAX_SOURCE:
         raise MalformedError("payload: a leaf is no reading")

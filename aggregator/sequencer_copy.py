@@ -10,12 +10,12 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aggregator.backup_keys import Keyring
-from aggregator.sealed_payloads import Keys, open_payload, seal_payload, split_payload, subjects_of
+from aggregator.sealed_payloads import Keys, open_payload, seal_payload, source_of, split_payload, subjects_of
 from ledger import canonical
 from ledger.batch import Header
 from ledger.entry import ERASED, BatchEntry, Erased, parse_entry
@@ -45,11 +45,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(slots=True)
 class Tally:
-    """Payloads that were opened, and the leaves that stay hashes: their key was destroyed, or is not among the keys."""
+    """Payloads that were opened, and the leaves that stay hashes: their key was destroyed, or is not among the keys.
+
+    `reopened` has, by batch, the sources of readings that were erased and whose keys are there all the same.
+    """
 
     opened: int = 0
     destroyed: int = 0
     unknown: int = 0
+    reopened: defaultdict[int, set[bytes]] = field(default_factory=lambda: defaultdict(set))
 
 
 def seal_database(source: Path, target: Path, keys: Keyring, progress: Progress) -> None:
@@ -98,6 +102,9 @@ def fill_payloads(source: Path, target: Path, keys: Keys, progress: Progress) ->
             db.execute("BEGIN")
             for index, sealed, *_, entry in rows:
                 leaves, hashes = _open(source, index, sealed, entry, keys, tally)
+                for at in erased[index]:
+                    if at < len(leaves) and isinstance(leaf := leaves[at], Leaf):
+                        tally.reopened[index] |= {source_of(leaf.body)} if at else set()
                 kept = tuple(hashes[at] if at in erased[index] else leaf for at, leaf in enumerate(leaves))
                 lost = any(isinstance(leaf, bytes) and at not in erased[index] for at, leaf in enumerate(kept))
                 if lost:
@@ -200,7 +207,10 @@ def _erased(db: sqlite3.Connection) -> defaultdict[int, set[int]]:
 
 
 def _opened(path: Path | str) -> closing[sqlite3.Connection]:
-    return closing(sqlite3.connect(path, uri=True, isolation_level=None))
+    db = sqlite3.connect(path, uri=True, isolation_level=None)
+    # A portion of payloads is sorted: in a temporary file it would be on the disk in clear, outside of what is erased.
+    db.execute("PRAGMA temp_store = MEMORY")
+    return closing(db)
 
 
 def _attach(db: sqlite3.Connection, source: Path) -> None:

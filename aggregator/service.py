@@ -34,7 +34,7 @@ from aggregator.status import write_status
 from ledger.batch import Header
 from ledger.envelope import split_head
 from ledger.errors import MalformedError
-from ledger.receipt import Reason, Reject
+from ledger.messages import Reason, Reject
 from ledger.writer.create import POLICY, load_policy
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter

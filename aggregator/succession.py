@@ -1,8 +1,8 @@
 """A new log in the place of one that is frozen, and cannot be closed because it must not be written again."""
 
 from aggregator.config import AggregatorConfig
+from aggregator.last_seen import frozen_at
 from aggregator.lifecycle import check_successor, open_log, publish_all
-from aggregator.restore import frozen_at
 from ledger.checkpoint import Checkpoint
 from ledger.entry import Opening
 from ledger.writer.log import LogWriter

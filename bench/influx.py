@@ -173,7 +173,7 @@ class _Plain:
         """The readings are decoded, each has its copy number, and its value is written."""
         points = [_bare_point(stored) for stored in portion.readings]
         taken = [(point, self._copies.take(point)) for point in points]
-        self._requests.send(line for point, copy in taken for line in point_lines(point, copy))
+        self._requests.send(line for point, copy in taken for line in point_lines(point, copy or 0))
         self._copies.settle()
 
     def write_points(self, points: Sequence[tuple[str, str, str, float, int]]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from aggregator.audit.checkpoints import CheckpointRecords
-from aggregator.audit.findings import Book, Unproven
+from aggregator.audit.findings import Book, Unproven, first_few
 from aggregator.audit.frames import Frames
 from aggregator.audit.private import Private
 from aggregator.audit.public import PublicLog
@@ -27,6 +27,7 @@ from ledger.fsck import Progress
 from ledger.note import VerifierKey
 from ledger.policy import Policy
 from ledger.tiles import Fetch
+from vitalseal.errors import UserError
 
 SHOW_EVERY = 1000  # rows between two looks at the progress
 
@@ -108,18 +109,21 @@ def audit(
         outcome.fault = str(error)
         return outcome
     outcome.log = log
-    reach = log.size if cursor is None else min(log.size, cursor)
-    outcome.until = min(reach, log.size if span.until is None else span.until)
+    until = min(log.size, log.size if span.until is None else span.until)
+    outcome.until = until if cursor is None else min(until, cursor)
     outcome.start = min(span.start, outcome.until)
     outcome.root = merkle.root_at(outcome.until, log.tree.hash_at)
-    _tell_limits(outcome, log, store, cursor, private)
-    _walk(outcome, log, store, private, progress("rows"))
+    _tell_limits(outcome, log, store, until, private)
+    truth = Truth(log, store, private, outcome.start, outcome.until, until)
+    _walk(outcome, truth, store, private, progress("rows"))
+    if cursor is not None and private is not None and ((view := private.view()) is None or view.cursor < cursor):
+        # What was found missing may only be not there yet; and nobody is told that all is well either.
+        raise UserError("the view is made again from the start, which began meanwhile: audit it when that has ended")
     return outcome
 
 
-def _walk(outcome: Outcome, log: PublicLog, store: ReadingStore, private: Private | None, show: Progress) -> None:
+def _walk(outcome: Outcome, truth: Truth, store: ReadingStore, private: Private | None, show: Progress) -> None:
     book = outcome.book
-    truth = Truth(log, store, private, outcome.start, outcome.until)
     outcome.readings = truth.readings
     refused = {} if private is None else private.refused()
     batches = BatchRecords(truth, store, private, book)
@@ -141,7 +145,8 @@ def _walk(outcome: Outcome, log: PublicLog, store: ReadingStore, private: Privat
     lacking = {point[0]: why for point, why in refused.items() if isinstance(point, tuple)}
     checkpoints.judge(batches.judge(rows.spans, lacking))
     outcome.evidence = rows.evidence
-    _tell_gaps(outcome, rows.beyond, batches.lost)
+    outcome.gaps += checkpoints.doubts()
+    _tell_gaps(outcome, truth, rows.beyond, batches.lost)
 
 
 def _recover(truth: Truth, store: ReadingStore, batches: BatchRecords) -> None:
@@ -175,35 +180,40 @@ def _view_cursor(store: ReadingStore, private: Private | None, outcome: Outcome)
     return view.cursor
 
 
-def _tell_limits(
-    outcome: Outcome, log: PublicLog, store: ReadingStore, cursor: int | None, private: Private | None
-) -> None:
+def _tell_limits(outcome: Outcome, log: PublicLog, store: ReadingStore, until: int, private: Private | None) -> None:
     say = outcome.not_checked.append
     if outcome.start:
         say(f"entries before {outcome.start}: an earlier audit passed there, and THEIR ROWS WERE NOT LOOKED AT AGAIN")
-    if outcome.until < log.size:
-        why = "" if cursor is None or cursor > outcome.until else ": the view has not come to them yet"
-        say(f"entries {outcome.until} to {log.size - 1}{why}")
+    if outcome.until < until:
+        # Whoever may write the aggregator's word on it could have rows overlooked: those that are there are not.
+        say(
+            f"whether all of entries {outcome.until} to {until - 1} is there: the view has not come to them yet, by "
+            "the aggregator's own word; what is there of them was looked at"
+        )
+    if until < log.size:
+        say(f"entries {until} to {log.size - 1}")
+    whose = "the database's" if private is None else "the directory's"
+    say(f"how devices are called: that is {whose} own word; what is proven is which key signed")
     if private is None:
         say("payloads: none at hand, so of a reading without a row nothing is known but that it is missing")
         if (end := store.cursor()) < outcome.until:
             say(f"why everything from entry {end} on is missing: the database says itself that it ends there")
 
 
-def _tell_gaps(outcome: Outcome, beyond: int, lost: list[int]) -> None:
+def _tell_gaps(outcome: Outcome, truth: Truth, beyond: int, lost: list[int]) -> None:
     """What was not looked at after all, and what leaves something unproven."""
     unchecked = outcome.book.unchecked
     if beyond:
-        outcome.not_checked.append(f"{beyond} rows of entries before {outcome.start} or from {outcome.until} on")
+        outcome.not_checked.append(f"{beyond} rows of entries before {truth.start} or from {truth.until} on")
     if lost:
         outcome.gaps.append(
             f"{len(lost)} batches whose payload is lost and of which the database has no record"
-            f" (entries {_first_few(lost)})"
+            f" (entries {first_few(lost)})"
         )
     for why in sorted({why for _, why in unchecked.values()}):
         there = [index for index, (_, reason) in unchecked.items() if reason == why]
         count = sum(unchecked[index][0] for index in there)
-        outcome.gaps.append(f"{count} readings: {why} (entries {_first_few(there)})")
+        outcome.gaps.append(f"{count} readings: {why} (entries {first_few(there)})")
     outcome.gaps += _unproven_in_words(outcome.book.unproven)
 
 
@@ -213,7 +223,3 @@ def _unproven_in_words(unproven: list[Unproven]) -> list[str]:
         f"{count} readings are as they were logged, and not proven: step {step}: {reason}"
         for (step, reason), count in sorted(reasons.items())
     ]
-
-
-def _first_few(indexes: list[int]) -> str:
-    return ", ".join(map(str, indexes[:10])) + (", ..." if len(indexes) > 10 else "")

@@ -1,14 +1,16 @@
 """Checkpoint records, judged by policy and tree: each must be a checkpoint of this log, as it was published."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from aggregator.audit.findings import FORM, QUORUM, SIGNATURE, About, Book, Fault, Finding, What
+from aggregator.audit.findings import FORM, QUORUM, SIGNATURE, About, Book, Fault, Finding, What, first_few
 from aggregator.audit.private import Private
 from aggregator.audit.public import PublicLog
 from aggregator.audit.truth import Truth
 from aggregator.timeseries.base import ReadingStore
 from ledger import merkle
-from ledger.checkpoint import Checkpoint
+from ledger.checkpoint import Checkpoint, parse_checkpoint
 from ledger.errors import MalformedError, VerificationError
 from ledger.note import parse_note
 from ledger.policy import verify_log_signature, verify_quorum
@@ -30,15 +32,25 @@ class CheckpointRecords:
         self._truth, self._private, self._book = truth, private, book
         self._logged_by: dict[int, int | None] = {}  # of those that are sound
         self._bad: dict[int, tuple[Fault, int]] = {}
+        self._doubted: dict[int, str] = {}  # as published, and the policy does not take them: why
         log = truth.log
-        for size, note in store.checkpoints():
+        records = list(store.checkpoints())
+        log.look_again()
+        for size, note in records:
             if 0 < size <= truth.start or (size > log.size and log.has_grown_past(size - 1)):
                 continue
-            verdict = _judge(size, note, log, None if private is None else private.note(size))
-            if verdict.fault is None:
+            published = None if private is None else private.note(size)
+            verdict = _judge(size, note, log, published)
+            if size in self._logged_by or size in self._bad or size in self._doubted:
+                self._logged_by.pop(size, None)
+                self._doubted.pop(size, None)
+                self._bad[size] = (FORM, "there are several of it"), size
+            elif verdict.fault is None:
                 self._logged_by[size] = verdict.logged_by
+            elif note == published and _is_of(log, note, size):
+                self._doubted[size] = verdict.fault[1]
             else:
-                self._bad[size] = (verdict.fault, verdict.size)
+                self._bad[size] = verdict.fault, verdict.size
 
     def logged_by(self, size: int) -> int | None:
         """The witnesses' time of the checkpoint of `size`; of the published one, if that record is not sound."""
@@ -46,8 +58,8 @@ class CheckpointRecords:
 
     def judge(self, wanted: set[int]) -> None:
         """Every record is counted or found; `wanted` are the sizes that there have to be."""
-        self._book.sound[About.CHECKPOINT] += len(self._logged_by)
-        missing = wanted - self._logged_by.keys() - self._bad.keys()
+        self._book.sound[About.CHECKPOINT] += len(self._logged_by) + len(self._doubted)
+        missing = wanted - self._logged_by.keys() - self._bad.keys() - self._doubted.keys()
         for size, ((step, why), really) in self._bad.items():
             what, where, is_expected = What.EXTRA, f"checkpoint record {size}", self._is_expected(size, wanted)
             if really in missing and not is_expected:
@@ -59,8 +71,14 @@ class CheckpointRecords:
                 what = What.CHANGED
             self._book.add(Finding(what, About.CHECKPOINT, size, why, where=where, step=step))
         for size in missing:
-            detail = "batch records lead to it, and the database does not have it"
+            detail = "batch records lead to it, or ought to, and the database does not have it"
             self._book.add(Finding(What.MISSING, About.CHECKPOINT, size, detail))
+
+    def doubts(self) -> Iterator[str]:
+        """Why records prove nothing that are as they were published: the policy is another one than it was then."""
+        for why, number in sorted(Counter(self._doubted.values()).items()):
+            sizes = first_few(size for size, reason in self._doubted.items() if reason == why)
+            yield f"{number} checkpoint records are as published, and this policy does not take them ({sizes}): {why}"
 
     def _is_expected(self, size: int, wanted: set[int]) -> bool:
         """Whether a record ought to stand under `size`, as far as can be known."""
@@ -91,6 +109,15 @@ def _judge(size: int, note: bytes, log: PublicLog, published: bytes | None) -> _
     if published is not None and published != note:
         return _Verdict((0, "it is not byte for byte the checkpoint that was published"), size)
     return _Verdict(None, size, logged_by)
+
+
+def _is_of(log: PublicLog, note: bytes, size: int) -> bool:
+    """Whether `note` says of `size` what `log` does, by whomever it is signed."""
+    try:
+        checkpoint = parse_checkpoint(parse_note(note, "checkpoint").text)
+    except MalformedError:
+        return False
+    return checkpoint.size == size and not _strange(checkpoint, log)
 
 
 def _strange(checkpoint: Checkpoint, log: PublicLog) -> str:

@@ -10,8 +10,10 @@ none of the five numbers.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import TypeAlias
 
 from ledger.batch import LEAVES_PER_BATCH
@@ -20,6 +22,8 @@ from ledger.verify import STEPS
 # The steps of `vitalseal verify` that a row can fail, by their numbers.
 FORM, SIGNATURE, QUORUM, ENTRY, DEVICE, LEAF = range(1, 7)
 TIME = 8
+
+SHOWN = 10  # numbers in one line of text
 
 Fault: TypeAlias = tuple[int, str]  # the step that fails, 0 for none; and why
 
@@ -91,6 +95,12 @@ class Finding:
         about = list(About).index(self.about)
         index, leaf = self.place or (self.number if self.number is not None else 1 << 63, -1)
         return index, leaf, about, self.what, self.where or "", self.detail
+
+
+def first_few(numbers: Iterable[int]) -> str:
+    """`numbers` in words, not more than a line of them."""
+    shown = list(islice(map(str, numbers), SHOWN + 1))
+    return ", ".join(shown[:SHOWN]) + (", ..." if len(shown) > SHOWN else "")
 
 
 @dataclass(frozen=True, slots=True)

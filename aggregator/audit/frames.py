@@ -2,9 +2,11 @@
 
 One day of an electrocardiogram has millions of frames, so none is remembered: the frames that a reading ought to have,
 and those that claim to be its own, are each added up to one number, and only where the two differ both are read again.
-A frame's share of the sum is the interpreter's hash of all that it shows, which is salted anew for each process.
+A frame's share of the sum is the interpreter's hash of bytes that say all that it shows: 64 bits under a key of this
+process, which nobody who made a database could know. (Its hash of numbers has no key: of 1.0 and 2.0 ** 61 it is one.)
 """
 
+import marshal
 from collections import Counter
 from collections.abc import Container, Iterator
 from itertools import groupby
@@ -19,6 +21,7 @@ from ledger.kinds import kind_name
 from ledger.reading import Reading, Waveform
 
 _MASK = 2**64 - 1
+_BY_CONTENT = 2  # the last version of marshal whose bytes follow from nothing but the values
 
 _Due: TypeAlias = dict[tuple[object, ...], Sample]  # frames that there ought to be, by where
 
@@ -28,6 +31,7 @@ class Frames:
 
     def __init__(self, truth: Truth, store: ReadingStore) -> None:
         self._truth, self._store = truth, store
+        self._beyond = truth.log.size * LEAVES_PER_BATCH
         self._sums: dict[int, int] = {}
         self._shown: dict[int, tuple[int, str, int]] = {}  # copy, kind, time
 
@@ -43,13 +47,21 @@ class Frames:
         `reported` are the refs of which there is a finding already: their frames are part of that.
         """
         sums = dict.fromkeys(self._sums, 0)
-        strangers = False
+        strangers, last = False, 0
         for sample in self._store.samples():
             if sample.ref in sums:
                 sums[sample.ref] = (sums[sample.ref] + _share(sample)) & _MASK
+            elif sample.ref is not None and sample.ref >= self._beyond:
+                last = max(last, sample.ref)
             else:
                 strangers = strangers or self._is_strange(sample.ref, reported)
+        if last:  # of an entry that the log had not come to, and may have by now
+            self._truth.log.look_again()
+            strangers = strangers or self._is_strange(last, reported)
         differing = {ref for ref, expected in self._sums.items() if sums[ref] != expected and ref not in reported}
+        if differing:  # by an erasure, if it came between a look at the rows and one at the frames
+            self._truth.learn_erasures()
+            differing = {ref for ref in differing if not self._truth.is_leaving(ref)}
         if differing or strangers:
             self._tell(differing, book, reported)
 
@@ -63,14 +75,20 @@ class Frames:
             owed = due.pop(_where(sample), None)
             if owed is not None:
                 wrong[owed.ref] += _share(owed) != _share(sample)
-            elif sample.ref in differing or (sample.ref not in self._sums and self._is_strange(sample.ref, reported)):
+            elif sample.ref in differing or sample.ref not in self._sums:
                 strangers.append(sample)
+        self._truth.log.look_again()
+        strangers = [item for item in strangers if item.ref in differing or self._is_strange(item.ref, reported)]
         missing = Counter(sample.ref for sample in due.values())
+        claimed = {sample.ref for sample in strangers}
         for ref in sorted(differing):
             told = {f"{wrong[ref]} of {total[ref]} drawn frames differ": wrong[ref]}
             told[f"{missing[ref]} of {total[ref]} drawn frames are missing"] = missing[ref]
-            if detail := "; ".join(text for text, count in told.items() if count):
-                self._add(ref, detail, book)
+            detail = "; ".join(text for text, count in told.items() if count)
+            # With all of its own in place, those that only claim to be are what differs, and are told below.
+            # If its row is gone as well, that was an erasure.
+            if detail or (total[ref] and ref not in claimed):
+                self._add(ref, detail or "its drawn frames were read twice, and were others the second time", book)
         for run in _runs(strangers):
             first = run[0]
             detail = (
@@ -107,13 +125,15 @@ class Frames:
             return True
         index = ref // LEAVES_PER_BATCH
         if self._truth.is_batch(index):
-            known = self._truth.batch(index).is_known and not self._truth.is_leaving(ref)
+            # Of what the view has not come to, frames may be there before all of them are, and before their reading.
+            known = self._truth.batch(index).is_known and not self._truth.is_leaving(ref) and index < self._truth.due
             return known and ref not in reported
         return self._truth.is_looked_at(index)
 
 
 def _share(sample: Sample) -> int:
-    return hash((_where(sample), sample.ref, sample.values)) & _MASK
+    shown = hash(sample[1:4]), sample.time_ns, sample.copy, sample.ref, sample.values
+    return hash(marshal.dumps(shown, _BY_CONTENT)) & _MASK
 
 
 def _where(sample: Sample) -> tuple[object, ...]:

@@ -12,8 +12,6 @@ from aggregator.registry import DATABASE as REGISTRY
 from aggregator.registry import Registry
 from aggregator.view import REFUSED, VIEW, View, read_view
 from ledger.entry import Erased, parse_entry
-from ledger.leaves import Leaf
-from ledger.writer.payload import parse_payload
 from ledger.writer.prove import Prover
 from ledger.writer.reader import LocalReader
 from vitalseal.errors import UserError
@@ -43,10 +41,9 @@ class Private:
         """The name of a key's holder."""
         return self._devices.get(key_id)
 
-    def leaves(self, index: int) -> tuple[Leaf | bytes, ...] | None:
-        """The leaves in the payload of entry `index`, None if it is not here; raises MalformedError."""
-        payload = self._log.payload(index)
-        return None if payload is None else parse_payload(payload)
+    def payload(self, index: int) -> bytes | None:
+        """The payload of entry `index`, None if it is not here."""
+        return self._log.payload(index)
 
     def note(self, size: int) -> bytes | None:
         """The checkpoint of `size` as it was published, None if none was."""
@@ -67,9 +64,14 @@ class Private:
         """Makes proofs of what the log says, from the payloads."""
         return Prover(self._log, origin)
 
+    def returned(self) -> set[int]:
+        """The batches whose payloads came back after a restore, projected again by now or not."""
+        return {index for _, index in self._log.returned(0, -1)}
+
     def view(self) -> View | None:
-        """What the projection said last of the view, None if none has run here; raises UserError."""
-        return read_view(self.data) if (self.data / VIEW).exists() else None
+        """What the projection said last of the view, None if nobody has said a thing; raises UserError."""
+        view = read_view(self.data) if (self.data / VIEW).exists() else None
+        return view if view is not None and type(view.cursor) is int and view.cursor >= 0 else None
 
     def refused(self) -> dict[Point, str]:
         """What the store would not have, and why; raises UserError."""
@@ -82,5 +84,5 @@ class Private:
             }
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise UserError(f"{path}: cannot be read: {error!r}") from None

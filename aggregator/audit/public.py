@@ -58,7 +58,7 @@ class PublicLog:
         checkpoint = self.report.checkpoint.checkpoint
         self.tree = TileReader(pinned, checkpoint.size, checkpoint.root)
         self.note = pinned(CHECKPOINT_PATH) or b""
-        self._grown: int | None = None
+        self._grown = self.size
 
     @property
     def origin(self) -> str:
@@ -81,7 +81,12 @@ class PublicLog:
         return self.report.log.keys.public_key
 
     def has_grown_past(self, index: int) -> bool:
-        """Whether entry `index`, beyond what was recomputed, has been published since: asked of the log once."""
-        if self._grown is None:
-            self._grown = read_checkpoint(self._fetch, self.policy).checkpoint.size
+        """Whether entry `index`, beyond what was recomputed, had been published when that was last looked at."""
         return index < self._grown
+
+    def look_again(self) -> None:
+        """How far the log has come by now is known: it goes on growing under a long audit.
+
+        To be called when rows were read and before they are judged: what they are of was published before they were.
+        """
+        self._grown = read_checkpoint(self._fetch, self.policy).checkpoint.size

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 
-from aggregator.audit.findings import DEVICE, ENTRY, LEAF, About, Book, Fault, Finding, What
+from aggregator.audit.findings import DEVICE, ENTRY, LEAF, About, Book, Fault, Finding, What, first_few
 from aggregator.audit.private import Private
 from aggregator.audit.spans import NO_SPAN, Spans
 from aggregator.audit.truth import Basis, Truth, check_hashes
@@ -32,17 +32,22 @@ class BatchRecords:
         self._devices: dict[int, str] = {}
         self._spans = Spans(truth)
         self._sizes = array("q", bytes(8 * (truth.until - truth.start)))  # of the checkpoints that they lead to
+        self._covered = range(0)
         self.lost: list[int] = []  # batches of which neither payload nor record is here
         self._root_at = lru_cache(16)(lambda size: merkle.root_at(size, truth.log.tree.hash_at))
 
     def read(self) -> None:
         """Every record is known, devices have names, and each batch has what its rows are judged by, if anything."""
-        present = set()
+        present, strays = set(), []
         for index in self._store.batch_indexes():
             if self._truth.is_batch(index):
                 present.add(index)
             else:
-                self._stray(index)
+                strays.append(index)
+        if strays:
+            self._truth.log.look_again()
+        for index in strays:
+            self._stray(index)
         told: Counter[tuple[bytes, str]] = Counter()
         for index in self._truth.indexes():
             entry, header = self._truth.entry(index)
@@ -51,6 +56,8 @@ class BatchRecords:
                 device = self._read(index, entry, header)
                 if device is not None:
                     told[header.key_id, device] += 1
+            elif index >= self._truth.due:
+                self._truth.expect_nothing(index)
             elif payload_lost:
                 self.lost.append(index)
                 self._truth.expect_nothing(index)
@@ -81,6 +88,8 @@ class BatchRecords:
 
     def why_unknown(self, index: int) -> str:
         """Why rows of a batch of which nothing is known cannot be judged."""
+        if self._truth.basis(index) is Basis.PAYLOAD:
+            return "their payload was changed while it was audited"
         if index in self._faults:
             return "their batch record was tampered with"
         return "their batch record is missing"
@@ -88,6 +97,7 @@ class BatchRecords:
     def judge(self, spans: Spans, refused: dict[int, str]) -> set[int]:
         """Every record is counted or found; `spans` are of the rows. Returns the sizes of checkpoints asked for."""
         wanted: set[int] = set()
+        returned = self._private.returned() if self._private is not None and self._absent else set()
         for index in self._truth.indexes():
             if index in self._truth.lost:
                 continue
@@ -96,6 +106,8 @@ class BatchRecords:
             faults = self._faults.get(index, [])
             if index in self._absent:
                 why = f": the store refused it ({refused[index]})" if index in refused else ""
+                if index in returned:
+                    why += "; its payload came back after a restore, and the view may be about to come to it"
                 detail = f"the log commits to {header.count} readings here, and the database has no record of it{why}"
                 self._book.add(Finding(What.MISSING, About.BATCH, index, detail, device))
             else:
@@ -106,7 +118,8 @@ class BatchRecords:
                     self._book.add(Finding(What.CHANGED, About.BATCH, index, detail, device, step=step))
                 else:
                     self._book.sound[About.BATCH] += 1
-            if size := self.checkpoint_of(index) or self._first_size(index):
+            size = self.checkpoint_of(index) or self._first_size(index)
+            if size and index < self._truth.due:
                 wanted.add(size)
         return wanted
 
@@ -124,8 +137,12 @@ class BatchRecords:
         return faults
 
     def _first_size(self, index: int) -> int:
-        """The checkpoint that a sound record would lead to, as far as that is known."""
-        return (self._private.first_size(index) or 0) if self._private is not None else 0
+        """The size of the checkpoint that a sound record leads to, 0 if it is not known."""
+        if self._private is None:
+            return 0
+        if index not in self._covered:  # by the checkpoint that was asked for last
+            self._covered = range(index, self._private.first_size(index) or 0)
+        return self._covered.stop
 
     def _stray(self, index: int) -> None:
         if self._truth.is_looked_at(index):
@@ -189,9 +206,15 @@ class BatchRecords:
     def _misled(self, record: StoredBatch, entry: BatchEntry) -> str | None:
         """Why a record does not lead from its entry to a checkpoint of this log; None if it does."""
         index, size, log = record.log_index, record.checkpoint_at or 0, self._truth.log
-        if not index < size <= log.size:
-            if size > log.size and log.has_grown_past(size - 1):
+        # A smaller one may be of before a restore, which this directory does not know any more.
+        if size > (first := self._first_size(index)) > 0:
+            self._sizes[index - self._truth.start] = first
+            return f"checkpoint: {size}, where the first that covers the entry is that of size {first}"
+        if size > log.size:
+            log.look_again()
+            if log.has_grown_past(size - 1):
                 return None  # a batch that came back late, projected just now: its checkpoint is newer than the audit
+        if not index < size <= log.size:
             return f"checkpoint: {size} is not a size that covers entry {index} of {log.size}"
         try:
             leaf_hash = merkle.hash_leaf(entry.encode())
@@ -212,5 +235,5 @@ def _unlike_root(header: Header, hashes: tuple[bytes, ...]) -> str | None:
 
 def _some(numbers: list[int], one: str, many: str) -> str:
     """`numbers` in words, the first few."""
-    shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+    shown = first_few(numbers)
     return f"{one} {shown} was" if len(numbers) == 1 else f"{many} {shown} were"

@@ -38,6 +38,7 @@ def describe(outcome: Outcome, keys: Keys, at_s: int, findings: Iterable[Finding
     """Everything that is to be said of `outcome`, which was come to at `at_s` (Unix seconds), with these `findings`."""
     return {
         "result": "proven" if outcome.is_proven else "not proven",
+        "verdict": _verdict(outcome),
         "fault": outcome.fault,
         "version": __version__,
         "audited_at": format_time(at_s * 10**9),
@@ -76,36 +77,55 @@ def finding_fields(finding: Finding) -> dict[str, Any]:
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """The summary for a person; the last line is for scripts."""
+    """The summary for a person, the verdict first; the last line is for scripts."""
     log, keys, entries = report["log"], report["keys"], report["entries"]
-    if report["fault"] is not None:
-        yield f"THE LOG IS NOT SOUND: {report['fault']}"
-        yield "  no row was looked at: whatever were said of one would rest on nothing"
-    else:
-        yield f"{log['origin']}: size {log['size']}, root {log['root']}"
-        yield f"  {log['quorum']}"
-        yield f"  database: {report['database']}"
-        reach = f"{entries['from']} to before {entries['until']}"
-        yield f"  looked at: {entries['readings']} readings of the entries from {reach}"
-    yield f"  judged by: policy {keys['policy_sha256']}, trust {keys['trust_sha256'] or 'none given'}"
-    yield from _table(report["series"])
     findings, counts = report["findings"], report["counts"]
+    yield report["verdict"]
     for finding in findings:
         yield f"  {_told(finding)}"
     if more := counts["checked"] - counts["ok"] - len(findings):
         yield f"  ... and {more} more: --json lists all of them"
     for gap in report["gaps"]:
         yield f"  NOT PROVEN: {gap}"
+    yield f"  database: {report['database']}"
+    if log is not None:
+        reach = f"{entries['from']} to before {entries['until']}"
+        yield f"  log: {log['origin']}, size {log['size']}, root {log['root']}; {log['quorum']}"
+        yield f"  looked at: {entries['readings']} readings of the entries from {reach}"
+    yield f"  judged by: policy {keys['policy_sha256']}, trust {keys['trust_sha256'] or 'none given'}"
+    yield from _table(report["series"])
     for text in report["not_checked"]:
         yield f"  not checked: {text}"
-    if report["result"] == "proven":
-        yield "  every row is as the log says, and the log is as its witnesses saw it"
     yield "audit: " + " ".join(f"{name}={count}" for name, count in counts.items())
 
 
 def plain(text: str) -> str:
     """`text` with nothing in it that moves a cursor or turns its direction: it may come from anybody."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _verdict(outcome: Outcome) -> str:
+    """What came of it, in one sentence that begins with the most important words."""
+    counts = outcome.book.counts()
+    checked, found = counts["checked"], counts["checked"] - counts["ok"]
+    if outcome.log is None:
+        return (
+            f"THE LOG IS NOT SOUND: {outcome.fault}. No row was looked at, because whatever were said of one would "
+            "rest on nothing."
+        )
+    if found:
+        kinds = ", ".join(f"{counts[what]} {what}" for what in What if counts[what])
+        return f"NOT AS LOGGED: {found} of {checked} rows, there or missing, are not as the log says: {kinds}."
+    if not outcome.is_proven:
+        return f"NOT PROVEN: none of {checked} rows differs from the log, but not everything could be proven."
+    if not checked:
+        return "NOTHING TO LOOK AT: there was no row, and none that the log asks for."
+    ends = (
+        ""
+        if outcome.start == 0 and outcome.until == outcome.log.size
+        else (f", of entries {outcome.start} to {outcome.until - 1} of {outcome.log.size}")
+    )
+    return f"AS LOGGED: all of {checked} rows{ends} are as the log says."
 
 
 def _told(finding: dict[str, Any]) -> str:
@@ -176,4 +196,5 @@ def _always_unchecked(keys: Keys) -> Iterator[str]:
         yield "who enrolled the devices: no registrars were named (--trust), so any registrar's enrolment counted"
     if keys.policy.quorum is None:
         yield "when things were logged: the policy asks for no witness, so there is no time but the devices' own"
+    yield "other columns, tables, tags and measurements that somebody may have added to the database"
     yield "whether a sensor measured what its device stated, and when: that is the device's statement"

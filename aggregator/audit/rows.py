@@ -7,6 +7,7 @@ paired at the end with what is missing: by the ref that it claims, or by the pla
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 
 from aggregator.audit.checkpoints import CheckpointRecords
 from aggregator.audit.copies import Copies
@@ -47,6 +48,7 @@ class Rows:
         self._batch: Batch | None = None
         self._logged_by: int | None = None
         self._strangers: list[tuple[Row, str]] = []
+        self._later: list[tuple[Row, int]] = []  # rows beyond the end that the log had, and of which entries
         self._misplaced: dict[int, list[Row]] = {}
         self._numbered: dict[int, Row] = {}  # rows whose copy is not 0, by ref
         self.spans = Spans(truth)
@@ -63,7 +65,10 @@ class Rows:
         batch = self._batch
         if batch is None or batch.index != index:
             if not self._truth.is_batch(index):
-                self._outside(row, index)
+                if index < self._truth.log.size:
+                    self._outside(row, index)
+                else:  # where the log may have come to since: asked when all rows are read
+                    self._later.append((row, index))
                 return
             batch = self._batch = self._truth.batch(index)
             self._logged_by = self._checkpoints.logged_by(self._batches.checkpoint_of(index))
@@ -83,10 +88,15 @@ class Rows:
     def finish(self, refused: dict[int, str]) -> None:
         """Everything that was kept is judged, and what is not there is found. `refused`: why the store lacks a ref."""
         self._truth.learn_erasures()
+        if self._later:
+            self._truth.log.look_again()
+        for row, index in self._later:
+            self._outside(row, index)
         moved = list(self._settle_misplaced())
+        self._judge_copies(self._learn(self._truth.unseen()))
         # Refs only: a database that was emptied lacks millions, and what each ought to be is found again when told.
-        missing = dict.fromkeys(self._truth.unseen())
-        self._judge_copies(self._learn(missing))
+        due = self._truth.due * LEAVES_PER_BATCH
+        missing = dict.fromkeys(takewhile(lambda ref: ref < due, self._truth.unseen()))
         for found in moved:
             self._book.add(found)
         self._pair(missing, refused)
@@ -118,7 +128,7 @@ class Rows:
             return
         self._known(ref, stored.device, row, reading)
         self._prove(ref, row, reading)
-        if self._frames is not None:
+        if self._frames is not None and ref // LEAVES_PER_BATCH < self._truth.due:
             self._frames.expect(stored, row.copy, reading)
         if row.copy and self._copies is not None:
             self._numbered[ref] = row

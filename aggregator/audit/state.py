@@ -45,7 +45,7 @@ def read_state(path: Path, store: str, keys: str) -> Passed | None:
     try:
         passed = Passed(**json.loads(path.read_bytes()))
         bytes.fromhex(passed.root)
-        well_formed = passed.version == VERSION and passed.size >= 0
+        well_formed = passed.version == VERSION and type(passed.size) is int and passed.size >= 0
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, RecursionError):

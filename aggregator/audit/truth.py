@@ -1,5 +1,8 @@
 """What ought to be in the database, batch by batch: from the public log, and from payloads where they are at hand.
 
+Of the entries that are looked at, those before `due` have to be there whole. The view may not have come to the rest;
+what is there of them all the same has to be right.
+
 Readings are counted by a bit each. What a batch's leaves hash to is looked up again when it is needed, from where it
 was shown to lead to the root that its device signed (`Basis`).
 """
@@ -19,6 +22,7 @@ from ledger.batch import LEAVES_PER_BATCH, Header, leaf_hash
 from ledger.entry import BatchEntry, Erased, parse_entry
 from ledger.errors import LedgerError, VerificationError
 from ledger.leaves import Leaf, check_leaves
+from ledger.writer.payload import parse_payload
 
 # Batches whose leaves are kept at hand: a store that gives rows by series comes back to a batch for each of its series.
 KEPT_BATCHES = 256
@@ -66,18 +70,22 @@ class Batch:
 class Truth:
     """The entries [start, until) of a sound log, and what is known of their batches."""
 
-    def __init__(self, log: PublicLog, store: ReadingStore, private: Private | None, start: int, until: int) -> None:
+    def __init__(
+        self, log: PublicLog, store: ReadingStore, private: Private | None, start: int, due: int, until: int
+    ) -> None:
         self.log, self.private = log, private
-        self.start, self.until = start, until
+        self.start, self.due, self.until = start, due, until
         self._store = store
         self._offsets = array("q", [0])  # of each entry's readings among the bits; one more than there are entries
         self._batches = bytearray(until - start)
         self._basis = bytearray(until - start)
+        # Of each payload, as it was when it was shown to lead to the log: 64 bits under a key of this process.
+        self._marks = array("q", bytes(8 * (until - start)))
         self._hashes: dict[int, tuple[bytes, ...]] = {}  # of the batches whose basis is ROWS
         self._names: dict[bytes, str] = {}
         self._erased: dict[int, int] = {}  # ref: the entry that says so, for those that the view has come to
         self._leaving: set[int] = set()  # refs whose erasure the view has not come to
-        self.lost: set[int] = set()  # batches of which neither payload nor record is here
+        self.lost: set[int] = set()  # batches that are not there, and need not be
         for index in range(start, log.size):
             entry = parse_entry(log.tree.entry(index))
             if isinstance(entry, Erased):
@@ -93,8 +101,8 @@ class Truth:
 
     @property
     def readings(self) -> int:
-        """How many readings the log commits to in these entries."""
-        return self._offsets[-1]
+        """How many readings the log commits to in the entries that have to be there."""
+        return self._offsets[self.due - self.start]
 
     def indexes(self) -> Iterator[int]:
         """The log index of every batch."""
@@ -157,10 +165,14 @@ class Truth:
 
     def payload(self, index: int, header: Header) -> tuple[Leaf | bytes, ...] | None:
         """The payload of a batch, shown to lead to the log; None if it is not here. Raises LedgerError."""
-        leaves = None if self.private is None else self.private.leaves(index)
-        if leaves is not None:
+        payload = None if self.private is None else self.private.payload(index)
+        if payload is None:
+            return None
+        leaves = parse_payload(payload)
+        if (mark := hash(payload)) != self._marks[index - self.start]:
             check_leaves(header, leaves)
-            self._basis[index - self.start] = Basis.PAYLOAD
+            self._marks[index - self.start] = mark
+        self._basis[index - self.start] = Basis.PAYLOAD
         return leaves
 
     def rest_on_record(self, index: int) -> None:
@@ -173,7 +185,7 @@ class Truth:
         self._hashes[index] = hashes
 
     def expect_nothing(self, index: int) -> None:
-        """The batch is not expected in the database: its payload is lost, and it was not there before."""
+        """The batch is not expected in the database: the view has not come to it, or its payload is lost."""
         self.lost.add(index)
 
     def basis(self, index: int) -> Basis:
@@ -193,7 +205,7 @@ class Truth:
         return bool(self._seen[byte] & bit)
 
     def unseen(self) -> Iterator[int]:
-        """The ref of every reading that is not accounted for and ought to be, in order."""
+        """The ref of every reading that is not accounted for and that the view has, or may have come to; in order."""
         for index in self.indexes():
             if index in self.lost:
                 continue
@@ -205,7 +217,7 @@ class Truth:
     def _erase(self, entry: Erased, at: int) -> None:
         for leaf in entry.leaves:
             ref = entry.log_index * LEAVES_PER_BATCH + leaf
-            if at < self.until:
+            if at < self.due:
                 self._erased.setdefault(ref, at)
             else:
                 self._leaving.add(ref)
@@ -218,13 +230,20 @@ class Truth:
     def _read_batch(self, index: int) -> Batch:
         _, header = self.entry(index)
         basis, leaves, hashes = self.basis(index), None, None
-        if basis is Basis.PAYLOAD and self.private is not None:
-            leaves = self.private.leaves(index)
+        if basis is Basis.PAYLOAD:
+            leaves = self._payload_again(index, header)
         elif basis is Basis.RECORD:
             hashes = self._record_hashes(index, header)
         elif basis is Basis.ROWS:
             hashes = self._hashes[index]
         return Batch(index, header, self.device(header.key_id), leaves, hashes)
+
+    def _payload_again(self, index: int, header: Header) -> tuple[Leaf | bytes, ...] | None:
+        """The payload, shown once more to lead to the log if it is another one than it was: from who may be audited."""
+        try:
+            return self.payload(index, header)
+        except LedgerError:
+            return None
 
     def _record_hashes(self, index: int, header: Header) -> tuple[bytes, ...] | None:
         """Those of the record, shown once more to lead to the log: it is read again, from a database nobody trusts."""

@@ -12,7 +12,7 @@ back what it holds as it is (`rows`, `batch`), whoever wrote it; what is true is
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ledger import merkle
 from ledger.batch import LEAVES_PER_BATCH
@@ -87,6 +87,7 @@ class Row:
         copy: tells apart rows of one series whose times collide, from 0; always 0 where the store's key is the ref.
         quality, value: what charts show, derived from the body; None where there is none.
         ref, body, salt: what is proven; None where it cannot be read any more.
+        more: names what it has that no row of ours has; nothing in one that nobody touched.
     """
 
     where: str
@@ -100,10 +101,10 @@ class Row:
     ref: int | None
     body: bytes | None
     salt: bytes | None
+    more: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One drawn frame of a waveform, in a store that keeps them: `values` by channel, in the kind's unit."""
 
     where: str
@@ -168,9 +169,9 @@ class ReadingStore(Protocol):
         ...
 
     def write(
-        self, batches: Sequence[StoredBatch], readings: Sequence[StoredReading], cursor: int
+        self, batches: Sequence[StoredBatch], readings: Sequence[StoredReading], cursor: int | None
     ) -> tuple[Refused, ...]:
-        """Stores all of it durably, then moves the cursor; returns what the store would not have.
+        """Stores all of it durably, then moves the cursor, unless None; returns what the store would not have.
 
         `readings` are those of `batches`, in order of their refs.
         """
@@ -220,20 +221,34 @@ class ReadingStore(Protocol):
         ...
 
 
+class Provable:
+    """A batch record that is ready to prove its readings: the tree and the checkpoint are made once for all of them."""
+
+    def __init__(self, batch: StoredBatch) -> None:
+        """Raises MalformedError: its checkpoint is no note."""
+        self.batch = batch
+        self._levels = merkle.tree_levels(batch.leaf_hashes)
+        self._checkpoint = parse_note(batch.checkpoint, "checkpoint")
+
+    def prove(self, reading: StoredReading) -> ReadingProof:
+        """The proof of `reading` from what the store holds; whether it holds is the verifier's question."""
+        batch = self.batch
+        leaf = LeafProof(
+            batch.algorithm,
+            batch.public_key,
+            batch.header,
+            batch.signature,
+            reading.leaf_index,
+            reading.salt,
+            tuple(merkle.level_path(self._levels, reading.leaf_index)),
+            reading.body,
+        )
+        return ReadingProof(leaf, batch.log_index, batch.inclusion, self._checkpoint)
+
+
 def prove(reading: StoredReading, batch: StoredBatch) -> ReadingProof:
-    """The proof of `reading` from what the store holds; whether it holds is the verifier's question."""
-    path = merkle.level_path(merkle.tree_levels(batch.leaf_hashes), reading.leaf_index)
-    leaf = LeafProof(
-        batch.algorithm,
-        batch.public_key,
-        batch.header,
-        batch.signature,
-        reading.leaf_index,
-        reading.salt,
-        tuple(path),
-        reading.body,
-    )
-    return ReadingProof(leaf, batch.log_index, batch.inclusion, parse_note(batch.checkpoint, "checkpoint"))
+    """The proof of one `reading`, as `Provable` makes it for many."""
+    return Provable(batch).prove(reading)
 
 
 def checkpoint_size(note: bytes) -> int:

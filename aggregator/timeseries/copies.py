@@ -7,21 +7,47 @@ its own, so writing again changes nothing.
 While a series moves forward in time nobody has to be asked: above its `floor` every reading is remembered here, and
 what starts above is decided from memory. What does not, needs to be told who is there (`behind`). Nothing is asked or
 read from here; whoever writes asks the store, and says when what was decided is safely in it (`settle`).
+
+A copy is a tag, and the database keeps every value of one in its index for ever. So a sensor whose clock stands still
+gets `MAX_COPIES` of them and no more.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import count
-from typing import TypeAlias
+from typing import NamedTuple
 
 from aggregator.timeseries import influxql as ql
-from aggregator.timeseries.lines import Point, Series
+from aggregator.timeseries.lines import KNOWN_SERIES, Point, Series
 
 # Readings that a series remembers once they are in the store: waveforms overlap by a few frames with the one before,
 # and a notification brings a handful of one time.
 REMEMBERED = 8
 
-Held: TypeAlias = tuple[int, int | None]  # a copy that is taken, and by which ref (None: nobody can tell)
+# Readings that may lie at one time of one series; more than any notification has. Also what one that is drawn across
+# others may meet, which bounds what is kept of them while it is decided.
+MAX_COPIES = 1000
+
+
+class Taken(NamedTuple):
+    """The copies that are taken where a reading lies, a bit each: by others, and by the reading itself."""
+
+    others: int = 0
+    own: int = 0
+
+    def and_by(self, copy: int, *, own: bool) -> "Taken":
+        """Besides these, `copy`; one that is never given away takes nothing."""
+        if not 0 <= copy < MAX_COPIES:
+            return self
+        return Taken(self.others, self.own | 1 << copy) if own else Taken(self.others | 1 << copy, self.own)
+
+    def smallest(self) -> int | None:
+        """The reading's own copy, if nobody else has it too, or else the smallest that is free; None if none is."""
+        own = self.own & ~self.others
+        free = own or ~self.others & (1 << MAX_COPIES) - 1
+        return (free & -free).bit_length() - 1 if free else None
+
+
+NOBODY = Taken()
 
 
 @dataclass(slots=True)
@@ -33,16 +59,15 @@ class _Track:
     heads: dict[int, dict[int, int]] = field(default_factory=dict)
     stretches: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
-    def met(self, point: Point) -> list[Held]:
-        """The copies that are taken where `point` lies."""
-        held: list[Held] = list(self.heads.get(point.start_ns, {}).items())
+    def met(self, point: Point, taken: Taken) -> Taken:
+        """The copies that are taken where `point` lies, and those of `taken`."""
+        for copy, ref in self.heads.get(point.start_ns, {}).items():
+            taken = taken.and_by(copy, own=ref == point.ref)
         if point.waveform is not None:
-            held += [
-                (copy, ref)
-                for ref, (start_ns, end_ns, copy) in self.stretches.items()
-                if start_ns <= point.end_ns and end_ns >= point.start_ns
-            ]
-        return held
+            for ref, (start_ns, end_ns, copy) in self.stretches.items():
+                if start_ns <= point.end_ns and end_ns >= point.start_ns:
+                    taken = taken.and_by(copy, own=ref == point.ref)
+        return taken
 
     def put(self, point: Point, copy: int) -> None:
         ref, _, start_ns, end_ns, _, waveform = point
@@ -69,19 +94,18 @@ class Copies:
     """Decides copies; one for one store, which nobody else writes to meanwhile."""
 
     def __init__(self) -> None:
-        self._devices: set[str] = set()
         self._tracks: dict[Series, _Track] = {}
         self._moved: set[Series] = set()
 
-    def strangers(self, points: Iterable[Point]) -> list[str]:
-        """The devices of `points` of which nothing is known yet: `learn` has to come first."""
-        return sorted({point.series.device for point in points} - self._devices)
+    def strangers(self, points: Iterable[Point]) -> set[Series]:
+        """The series of `points` of which nothing is known: `learn` has to come first."""
+        return {point.series for point in points if point.series not in self._tracks}
 
-    def learn(self, devices: Iterable[str], tops_ns: Mapping[Series, int]) -> None:
-        """`tops_ns` is the greatest time that the store holds of each series of `devices`; of others it has none."""
-        self._devices.update(devices)
-        for series, top_ns in tops_ns.items():
-            self._tracks[series] = _Track(top_ns, top_ns)
+    def learn(self, strangers: Iterable[Series], tops_ns: Mapping[Series, int]) -> None:
+        """`tops_ns` is the greatest time that the store holds of each of `strangers`; of others it has none."""
+        for series in strangers:
+            top_ns = tops_ns.get(series)
+            self._tracks[series] = _Track(top_ns, ql.MIN_TIME - 1 if top_ns is None else top_ns)
 
     def behind(self, points: Iterable[Point]) -> list[Point]:
         """Those of `points` for which the store has to be asked who is where they lie."""
@@ -92,16 +116,17 @@ class Copies:
                 found.append(point)
         return found
 
-    def take(self, point: Point, there: Sequence[Held] = ()) -> int:
-        """The copy that `point` is; `there`: who the store says is where it lies, if that had to be asked."""
+    def take(self, point: Point, there: Taken = NOBODY) -> int | None:
+        """The copy that `point` is, None if there is none left; `there`: what the store says is taken, if asked."""
         track = self._tracks.get(point.series)
         if track is None:
             track = self._tracks[point.series] = _Track(None, ql.MIN_TIME - 1)
         self._moved.add(point.series)
-        copy = 0
-        if there or point.start_ns <= track.top_ns:
-            copy = _smallest(point.ref, [*track.met(point), *there])
-        track.put(point, copy)
+        copy: int | None = 0
+        if there is not NOBODY or point.start_ns <= track.top_ns:
+            copy = track.met(point, there).smallest()
+        if copy is not None:
+            track.put(point, copy)
         return copy
 
     def settle(self) -> None:
@@ -109,9 +134,5 @@ class Copies:
         for series in self._moved:
             self._tracks[series].settle()
         self._moved.clear()
-
-
-def _smallest(ref: int, held: Sequence[Held]) -> int:
-    others = {copy for copy, other in held if other != ref}
-    own = {copy for copy, other in held if other == ref and copy >= 0} - others
-    return min(own) if own else next(copy for copy in count() if copy not in others)
+        if len(self._tracks) > KNOWN_SERIES:
+            self._tracks.clear()  # somebody makes up sensors; the store is asked again of those that go on

@@ -27,7 +27,7 @@ from ledger.batch import LEAVES_PER_BATCH
 from ledger.errors import MalformedError
 from ledger.kinds import kind_name
 from ledger.merkle import join_path, split_path
-from ledger.reading import Reading
+from ledger.reading import MIN_INT64, Reading
 from ledger.writer.files import make_private
 from vitalseal.errors import UserError
 
@@ -57,6 +57,7 @@ INSERT INTO projection VALUES (0, 0);
 # SQLite keeps to these when it is asked to write, and not when somebody else has written the file.
 _HEAD = (int, str, int, *(bytes,) * 6)
 _BATCH_TYPES = {(*_HEAD, one, other, int) for one in (int, type(None)) for other in (int, type(None))}
+_NO_TIME = MIN_INT64 - 1
 _STORED = "SELECT ref, device, body, salt FROM readings"
 _ROW = "SELECT device, source, kind, sensor_time_ns, quality, value, ref, body, salt FROM readings"
 _IN_SERIES = "ORDER BY device, source, kind, sensor_time_ns, ref"
@@ -107,7 +108,7 @@ class EmbeddedStore:
             return row[0] if row is not None and type(row[0]) is int else 0
 
     def write(
-        self, batches: Sequence[StoredBatch], readings: Sequence[StoredReading], cursor: int
+        self, batches: Sequence[StoredBatch], readings: Sequence[StoredReading], cursor: int | None
     ) -> tuple[Refused, ...]:
         """One transaction: batches, readings, cursor."""
         with self._told(), self._db:
@@ -138,7 +139,7 @@ class EmbeddedStore:
             self._db.executemany(
                 "INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_columns, readings)
             )
-            self._db.execute("UPDATE projection SET cursor = ?", (cursor,))
+            self._db.execute("UPDATE projection SET cursor = coalesce(?, cursor)", (cursor,))
         return ()
 
     def erase(self, log_index: int, leaves: Sequence[int]) -> None:
@@ -189,7 +190,10 @@ class EmbeddedStore:
 
     def rows(self, selection: Selection | None = None) -> Iterator[Row]:
         """The rows as they are, by `ref`, which is how they lie in the file."""
-        condition, values = _condition(selection or Selection())
+        if selection is None:
+            # Not even from an index that has every column: one that somebody made may say what no row does.
+            return map(_row, self._rows(f"{_ROW} NOT INDEXED ORDER BY ref", ()))
+        condition, values = _condition(selection)
         return map(_row, self._rows(f"{_ROW} WHERE {condition} ORDER BY ref", values))
 
     def samples(self) -> Iterator[Sample]:
@@ -200,12 +204,15 @@ class EmbeddedStore:
         """The batch record of a log entry; raises MalformedError."""
         query = (
             "SELECT log_index, device, algorithm, public_key, header, signature, leaf_hashes, inclusion,"
-            " coalesce(note, x''), first_ns, last_ns, checkpoint FROM batches LEFT JOIN checkpoints"
-            " ON checkpoint = size WHERE log_index = ?"
+            " coalesce((SELECT note FROM checkpoints WHERE size = checkpoint), x''), first_ns, last_ns, checkpoint"
+            " FROM batches NOT INDEXED WHERE log_index = ? AND typeof(log_index) = 'integer' LIMIT 2"
         )
-        row = next(self._rows(query, (log_index,)), None)
-        if row is None:
+        rows = list(self._rows(query, (log_index,)))
+        if not rows:
             return None
+        if len(rows) > 1:  # in a table that somebody made anew, without its key
+            raise MalformedError(f"batch record {log_index}: there are several of it")
+        row = rows[0]
         types = tuple(map(type, row))
         if types not in _BATCH_TYPES:
             raise MalformedError(f"batch record {log_index}: a field is not of its type")
@@ -219,12 +226,13 @@ class EmbeddedStore:
 
     def batch_indexes(self) -> Iterator[int]:
         """The log index of every batch record."""
-        return (index for (index,) in self._rows("SELECT log_index FROM batches ORDER BY log_index", ()))
+        rows = self._rows("SELECT log_index FROM batches NOT INDEXED ORDER BY log_index", ())
+        return (_place(index) for (index,) in rows)
 
     def checkpoints(self) -> Iterator[tuple[int, bytes]]:
         """Every checkpoint record, by size."""
-        rows = self._rows("SELECT size, note FROM checkpoints ORDER BY size", ())
-        return ((size, note if type(note) is bytes else b"") for size, note in rows)
+        rows = self._rows("SELECT size, note FROM checkpoints NOT INDEXED ORDER BY size", ())
+        return ((_place(size), note if type(note) is bytes else b"") for size, note in rows)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         try:
@@ -307,18 +315,23 @@ def _row(columns: tuple[Any, ...]) -> Row:
     """A row as it is. The file may say anything: what is not of a column's type is shown as what it cannot be."""
     device, source, kind, time_ns, quality, value, ref, body, salt = columns
     return Row(
-        f"readings WHERE ref = {ref}",
+        f"readings WHERE ref = {ref!r}",
         device if type(device) is str else repr(device),
         source.hex() if type(source) is bytes else repr(source),
         kind_name(kind) if type(kind) is int else repr(kind),
-        time_ns if type(time_ns) is int else 0,
+        time_ns if type(time_ns) is int else _NO_TIME,
         0,
         quality if type(quality) is int else None,
         value if value is None or type(value) is float else nan,
-        ref,
+        ref if type(ref) is int else None,
         body if type(body) is bytes else None,
         salt if type(salt) is bytes else None,
     )
+
+
+def _place(number: object) -> int:
+    """A record's log index or size; where there is none, a number that is nobody's."""
+    return number if type(number) is int else -1
 
 
 def _columns(stored: StoredReading) -> tuple[object, ...]:

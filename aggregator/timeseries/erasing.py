@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from aggregator.timeseries import influxql as ql
-from aggregator.timeseries.answers import Found, open_seal
+from aggregator.timeseries.answers import open_seal
 from aggregator.timeseries.base import StoredBatch
-from aggregator.timeseries.lines import span_line
-from aggregator.timeseries.neighbours import Query
+from aggregator.timeseries.lines import last_frame_ns, span_line
+from aggregator.timeseries.neighbours import REF, SEAL, Query
+from aggregator.timeseries.parsing import Found
 from ledger.batch import LEAVES_PER_BATCH
+from ledger.errors import MalformedError
+from ledger.reading import Reading, Waveform
 
-# A waveform's frames reach beyond its sensor time, which is all that a span knows; by so much where its row is gone.
-DRAWN_NS = 3600 * 10**9
 STATEMENTS = 50  # deletions in one request
 
 
@@ -46,6 +47,7 @@ class Erasure:
         self._record = record
         self._device = "" if record is None else ql.tagged({"device": record.device})
         self._span_ns = None if record is None else record.span_ns
+        self._drawn_to_ns = 0  # where the wanted rows' frames end, by their bodies
 
     def run(self, write: Callable[[bytes], None]) -> int:
         """Deletes them and narrows the record's span; returns how many rows are there all the same."""
@@ -53,7 +55,8 @@ class Erasure:
         if self._span_ns and not self._wanted <= {ref for ref, _ in rows}:
             self._span_ns = None
             rows = self._rows()
-        gone = [place for ref, place in rows if ref in self._wanted] + self._frames()
+        # Frames first: as long as a row is there, it says how far its frames reach, whoever is killed meanwhile.
+        gone = self._frames() + [place for ref, place in rows if ref in self._wanted]
         for at in range(0, len(gone), STATEMENTS):
             for _ in self._query(ql.together([place.delete() for place in gone[at : at + STATEMENTS]])):
                 pass
@@ -66,18 +69,20 @@ class Erasure:
         """Every row of the entry, wherever it is looked for now."""
         times = "" if self._span_ns is None else ql.between(*self._span_ns)
         found = []
-        statement = ql.select("seal", ql.READING, self._device, times, ql.sealed_by(self._log_index))
+        statement = ql.select(SEAL, ql.READING, self._device, times, ql.sealed_by(self._log_index))
         for tags, time_ns, seal in _points("seal", self._query(statement)):
             opened = open_seal(seal)
             if opened and opened[0] // LEAVES_PER_BATCH == self._log_index:
+                if opened[0] in self._wanted:
+                    self._drawn_to_ns = max(self._drawn_to_ns, _end_ns(opened[2]))
                 found.append((opened[0], _Place(ql.READING, tags, time_ns, time_ns)))
         return found
 
     def _frames(self) -> list[_Place]:
         """What is drawn for the wanted, a stretch for each waveform and series."""
         span_ns = self._span_ns
-        times = "" if span_ns is None else ql.between(span_ns[0], span_ns[1] + DRAWN_NS)
-        statement = ql.select("ref", ql.WAVEFORM, self._device, times, ql.referred(self._log_index))
+        times = "" if span_ns is None else ql.between(span_ns[0], max(span_ns[1], self._drawn_to_ns))
+        statement = ql.select(REF, ql.WAVEFORM, self._device, times, ql.referred(self._log_index))
         ends: dict[tuple[int, tuple[tuple[str, str], ...]], tuple[int, int]] = {}
         for tags, time_ns, ref in _points("ref", self._query(statement)):
             if ref in self._wanted:
@@ -94,6 +99,16 @@ class Erasure:
         span_ns = (min(times), max(times)) if times else None
         if span_ns != self._record.span_ns:
             write(span_line(self._record, span_ns))
+
+
+def _end_ns(body: bytes) -> int:
+    """Where what is drawn for a reading ends; whoever changed it has made it end anywhere."""
+    try:
+        reading = Reading.decode(body)
+    except MalformedError:
+        return ql.MAX_TIME
+    waveform = reading.value
+    return last_frame_ns(reading.sensor_time_ns, waveform) if isinstance(waveform, Waveform) else ql.MIN_TIME
 
 
 def _points(field: str, found: Iterable[Found]) -> Iterator[tuple[tuple[tuple[str, str], ...], int, object]]:

@@ -12,8 +12,10 @@ shard that nobody writes to any more the server does by itself within hours (com
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import groupby
 from typing import Self
 
 import urllib3
@@ -23,21 +25,33 @@ from influxdb_client.rest import ApiException
 
 from aggregator.config import InfluxConfig
 from aggregator.timeseries import influxql as ql
-from aggregator.timeseries.answers import CutShortError, Found, StatementError, StrangeAnswerError, parse_answer
 from aggregator.timeseries.base import Refused, StoredBatch, StoredReading, checkpoint_size
-from aggregator.timeseries.copies import Copies
+from aggregator.timeseries.copies import MAX_COPIES, NOBODY, Copies
 from aggregator.timeseries.credentials import read_token, trust
 from aggregator.timeseries.erasing import Erasure
-from aggregator.timeseries.lines import Line, Point, batch_line, checkpoint_line, cursor_line, make_point, point_lines
-from aggregator.timeseries.neighbours import occupants, tops
+from aggregator.timeseries.lines import (
+    Line,
+    Point,
+    batch_line,
+    checkpoint_line,
+    cursor_line,
+    make_point,
+    point_count,
+    point_lines,
+)
+from aggregator.timeseries.neighbours import occupants, points_of, tops
+from aggregator.timeseries.parsing import CutShortError, Found, StatementError, StrangeAnswerError, parse_answer
 from aggregator.timeseries.reader import InfluxReader
 from aggregator.timeseries.requests import RefusedError, Requests, TooLargeError
 from aggregator.timeseries.server import Meanings, MissingError
+from ledger.batch import LEAVES_PER_BATCH
 from ledger.errors import MalformedError
 from vitalseal.errors import UserError
 
 CHUNK_ROWS = 1000  # of an answer in memory at once: 22 MB if each is a waveform
 AT_ONCE = 5000  # readings that are made ready together, while others are under way
+RETENTION_EVERY_S = 600.0  # how soon it is noticed that somebody has made the bucket forget
+CROWDED = f"{MAX_COPIES} readings of its series lie at its time already"
 MANAGING_S = 600.0  # a measurement of a hundred million rows is not dropped within the time of a request
 
 _DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?", re.ASCII)
@@ -186,6 +200,8 @@ class InfluxStore(InfluxReader):
         super().__init__(self._server.query)
         self._requests = Requests(self._server.post)
         self._copies = Copies()
+        # When the bucket was seen to keep everything.
+        self._retention_at_s = time.monotonic() if readonly else float("-inf")
         try:
             if not readonly:
                 self._check_retention(missing_is_fine=True)
@@ -205,16 +221,20 @@ class InfluxStore(InfluxReader):
         return self._title
 
     def write(
-        self, batches: Sequence[StoredBatch], readings: Sequence[StoredReading], cursor: int
+        self, batches: Sequence[StoredBatch], readings: Sequence[StoredReading], cursor: int | None
     ) -> tuple[Refused, ...]:
         """Batch records, readings and their frames; when all are acknowledged, the cursor.
 
         Whatever it raises, calling it again with the same makes up for it.
         """
+        if time.monotonic() - self._retention_at_s >= RETENTION_EVERY_S:
+            self._check_retention()
         self._forget()
         refused: list[Refused] = []
         refused += self._requests.send(self._lines(batches, readings, refused))
-        self._server.post_own(cursor_line(cursor))
+        refused += self._not_there(readings, {item.ref for item in refused})
+        if cursor is not None:
+            self._server.post_own(cursor_line(cursor))
         self._copies.settle()
         return tuple(refused)
 
@@ -231,23 +251,45 @@ class InfluxStore(InfluxReader):
             raise self._server.wont(f"still has {left} rows of entry {log_index} that were to be deleted")
 
     def clear(self) -> None:
-        """Our measurements are gone, whatever else is in the bucket stays; the bucket is made if it is not there."""
+        """Our measurements are gone, whatever else is in the bucket stays; the bucket is made if it is not there.
+
+        A server that drops nothing (3.x) may do so if somebody has emptied it by hand.
+        """
         self._copies = Copies()
         self._forget()
         try:
             for measurement in ql.MEASUREMENTS:
-                self._server.manage(f"DROP MEASUREMENT {measurement}")
+                try:
+                    self._server.manage(f"DROP MEASUREMENT {measurement}")
+                except MissingError:
+                    raise
+                except UserError:
+                    if self._server.manage(f"{ql.select('*', measurement)} LIMIT 1"):
+                        raise
         except MissingError:
             self._server.make()
         self._check_retention()
 
-    def _choose(self, points: Sequence[Point]) -> list[int]:
-        """The copy of each of `points`."""
+    def _not_there(self, readings: Sequence[StoredReading], known: set[int | None]) -> Iterator[Refused]:
+        """Those of the entries that are doubtful now, and not `known`, that the store does not have all points of."""
+        doubtful = self._requests.doubtful
+        made = [make_point(stored) for stored in readings if stored.log_index in doubtful]
+        points = [point for point in made if isinstance(point, Point) and point.ref not in known]
+        for log_index, group in groupby(points, lambda point: point.ref // LEAVES_PER_BATCH):
+            those = list(group)
+            first_ns, last_ns = min(point.start_ns for point in those), max(point.end_ns for point in those)
+            there = points_of(self._server.query, those[0].series.device, log_index, first_ns, last_ns)
+            for point in those:
+                if there[point.ref] < point_count(point.waveform):
+                    yield Refused(log_index, point.ref, doubtful[log_index])
+
+    def _choose(self, points: Sequence[Point]) -> list[int | None]:
+        """The copy of each of `points`, None if there is none left for it."""
         if strangers := self._copies.strangers(points):
             self._copies.learn(strangers, tops(self._server.query, strangers))
         behind = self._copies.behind(points)
         there = occupants(self._server.query, behind) if behind else {}
-        return [self._copies.take(point, there.get(point.ref, ())) for point in points]
+        return [self._copies.take(point, there.get(point.ref, NOBODY)) for point in points]
 
     def _lines(
         self, batches: Sequence[StoredBatch], readings: Sequence[StoredReading], refused: list[Refused]
@@ -271,7 +313,10 @@ class InfluxStore(InfluxReader):
                 else:
                     points.append(point)
             for point, copy in zip(points, self._choose(points), strict=True):
-                yield from point_lines(point, copy)
+                if copy is None:
+                    refused.append(Refused(point.ref // LEAVES_PER_BATCH, point.ref, CROWDED))
+                else:
+                    yield from point_lines(point, copy)
 
     def _check_retention(self, *, missing_is_fine: bool = False) -> None:
         try:
@@ -282,8 +327,9 @@ class InfluxStore(InfluxReader):
             return
         if seconds:
             raise self._server.finite(seconds)
-        if seconds is None:
+        if seconds is None and self._retention_at_s < 0:
             logger.warning("%s: cannot be asked how long it keeps readings; make sure that it is for ever", self._title)
+        self._retention_at_s = time.monotonic()
 
 
 def _seconds(duration: object) -> int | None:

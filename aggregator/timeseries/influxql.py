@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from aggregator.timeseries.base import Selection
 from ledger.batch import LEAVES_PER_BATCH
 from ledger.kinds import kind_name
+from ledger.reading import MAX_CHANNELS
 
 # The times that InfluxDB can hold, in ns; the two outermost of 64 bits are its own.
 MIN_TIME, MAX_TIME = -(2**63) + 2, 2**63 - 2
@@ -21,6 +22,22 @@ READING, WAVEFORM, BATCH, CHECKPOINT, CURSOR = (
     "ledger_checkpoint",
     "ledger_cursor",
 )
+MAX_HASHES = 1500  # leaf hashes in one field: 64,000 characters, below the 64 KB that a string field holds
+
+# Our fields, with their types. A statement always names both: InfluxQL gives a field without one a single type for all
+# shards that it reads, and what has another one in some shard is not shown, whoever wrote it there.
+FIELDS: Mapping[str, Mapping[str, str]] = {
+    READING: {"seal": "string", "value": "float", "quality": "integer"},
+    WAVEFORM: {**{f"c{channel}": "float" for channel in range(MAX_CHANNELS)}, "ref": "integer"},
+    BATCH: {
+        **dict.fromkeys(("key", "header", "signature", "inclusion"), "string"),
+        **{f"leaves{number}": "string" for number in range(-(-LEAVES_PER_BATCH // MAX_HASHES))},
+        **dict.fromkeys(("checkpoint", "first", "last"), "integer"),
+    },
+    CHECKPOINT: {"note": "string"},
+    CURSOR: {"entries": "integer"},
+}
+
 # The cursor goes first: whoever is killed while these are dropped must not leave one that counts what is gone.
 MEASUREMENTS = (CURSOR, READING, WAVEFORM, BATCH, CHECKPOINT)
 
@@ -37,9 +54,19 @@ def identifier(name: str) -> str:
     return f'"{name.translate(_ESCAPED)}"'
 
 
+def field(measurement: str, name: str) -> str:
+    """One of our fields, of our type."""
+    return typed(name, FIELDS[measurement][name])
+
+
+def typed(name: str, kind: str) -> str:
+    """The field `name` where it is of this type; of a number also where it is of another type of numbers."""
+    return f"{identifier(name)}::{kind}"
+
+
 def tagged(tags: Mapping[str, str]) -> str:
-    """The condition that a point has exactly these values of these tags."""
-    return " AND ".join(f"{identifier(name)} = {literal(value)}" for name, value in tags.items())
+    """The condition that a point has exactly these values of these tags; a field of that name is no matter."""
+    return " AND ".join(f"{identifier(name)}::tag = {literal(value)}" for name, value in tags.items())
 
 
 def between(first_ns: int, last_ns: int) -> str:
@@ -67,13 +94,14 @@ def sealed_by(log_index: int) -> str:
     # 8 characters are the upper 48 of the 64 bits of a ref: those that every reading of an entry has.
     head = b64encode((log_index * LEAVES_PER_BATCH).to_bytes(8, "big"))[:8].decode("ascii")
     pattern = re.sub("([+/])", r"\\\1", head)
-    return f"seal =~ /^{pattern}/"
+    return f"{field(READING, 'seal')} =~ /^{pattern}/"
 
 
 def referred(log_index: int) -> str:
     """The condition that a waveform's frame names a reading of this entry."""
     first = log_index * LEAVES_PER_BATCH
-    return f"ref >= {first} AND ref < {first + LEAVES_PER_BATCH}"
+    ref = field(WAVEFORM, "ref")
+    return f"{ref} >= {first} AND {ref} < {first + LEAVES_PER_BATCH}"
 
 
 def select(fields: str, measurement: str, *conditions: str, group: str = "*") -> str:

@@ -22,19 +22,18 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from aggregator.timeseries.base import Refused, Sample, StoredBatch, StoredReading
-from aggregator.timeseries.influxql import BATCH, CHECKPOINT, CURSOR, MAX_TIME, MIN_TIME, READING, WAVEFORM
+from aggregator.timeseries.influxql import BATCH, CHECKPOINT, CURSOR, MAX_HASHES, MAX_TIME, MIN_TIME, READING, WAVEFORM
 from ledger import canonical
 from ledger.batch import LEAVES_PER_BATCH
 from ledger.kinds import kind_name
 from ledger.merkle import join_path
 from ledger.reading import Reading, Waveform, check_fields
 
-MAX_HASHES = 1500  # leaf hashes in one field: 64,000 characters, below the 64 KB that a string field holds
 KNOWN_SERIES = 65_536  # whose tags are kept ready: more sensors than one aggregator has
 
 UNWRITABLE = "its device's name cannot stand in a tag"
-# In a tag a line break cannot be written at all, nor a backslash at its end.
-_UNWRITABLE = re.compile(r"[\r\n]|\\\Z")
+# In a tag a line break cannot be written at all, nor a backslash at its end; a zero byte could not be asked for.
+_UNWRITABLE = re.compile(r"[\0\r\n]|\\\Z")
 _ESCAPED = str.maketrans({",": "\\,", " ": "\\ ", "=": "\\="})
 
 Owner: TypeAlias = tuple[int, int | None]  # whose point it is: log index, and the ref of a reading
@@ -77,10 +76,15 @@ def make_point(stored: StoredReading) -> Point | Refused:
         tail = b'seal="%b"%b' % (seal, marks)
         if value[0] == 1:
             waveform = Waveform(value[1], value[2], value[3:5], value[5:7], *value[7:])
-            end_ns += (len(waveform) - 1) * waveform.period_ns // waveform.period_divisor
+            end_ns = last_frame_ns(start_ns, waveform)
     if not MIN_TIME <= start_ns <= end_ns <= MAX_TIME:
         return _refused(stored, "its time lies outside what InfluxDB can hold")
     return Point(stored.ref, series, start_ns, end_ns, tail, waveform)
+
+
+def last_frame_ns(start_ns: int, waveform: Waveform) -> int:
+    """Time of a waveform's last frame."""
+    return start_ns + (len(waveform) - 1) * waveform.period_ns // waveform.period_divisor
 
 
 def point_lines(point: Point, copy: int) -> Iterator[Line]:
@@ -95,16 +99,27 @@ def point_lines(point: Point, copy: int) -> Iterator[Line]:
 
 
 def frames(start_ns: int, waveform: Waveform) -> Iterator[tuple[int, list[str]]]:
-    """Each frame's time, and its physical values by channel, as decimals."""
+    """Each frame's time, and its physical values by channel, as decimals; one frame for each nanosecond."""
     (scale, scale_exponent), (origin, origin_exponent) = waveform.scale, waveform.origin
     exponent = min(scale_exponent, origin_exponent)
     scale *= 10 ** (scale_exponent - exponent)
     origin *= 10 ** (origin_exponent - exponent)
     integers, channels = waveform.integers(), waveform.channels
     for frame in range(len(waveform)):
-        values = integers[frame * channels : (frame + 1) * channels]
         time_ns = start_ns + frame * waveform.period_ns // waveform.period_divisor
+        next_ns = start_ns + (frame + 1) * waveform.period_ns // waveform.period_divisor
+        # Sent all the same, it would depend on the order of requests which of them stands there in the end.
+        if time_ns == next_ns and frame + 1 < len(waveform):
+            continue
+        values = integers[frame * channels : (frame + 1) * channels]
         yield time_ns, [f"{origin + value * scale}e{exponent}" for value in values]
+
+
+def point_count(waveform: Waveform | None) -> int:
+    """How many points a reading is: its row, and the frames that are drawn of it."""
+    if waveform is None:
+        return 1
+    return 2 + (len(waveform) - 1) * min(waveform.period_ns, waveform.period_divisor) // waveform.period_divisor
 
 
 def samples_of(stored: StoredReading, copy: int = 0, where: str = "") -> list[Sample]:
@@ -113,10 +128,9 @@ def samples_of(stored: StoredReading, copy: int = 0, where: str = "") -> list[Sa
     if not isinstance(reading.value, Waveform):
         return []
     series = (stored.device, reading.source.hex(), kind_name(reading.kind))
-    drawn = dict(frames(reading.sensor_time_ns, reading.value))
     return [
         Sample(where, *series, time_ns, copy, stored.ref, tuple(map(float, values)))
-        for time_ns, values in drawn.items()
+        for time_ns, values in frames(reading.sensor_time_ns, reading.value)
     ]
 
 

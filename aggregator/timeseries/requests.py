@@ -3,21 +3,24 @@
 A server names one fault of a request that it refuses, whatever else is wrong with it; and versions differ in whether
 the rest was written. So a refused request is halved until each refused point stands alone: some 2 log n requests a
 fault. What was written already is written again, which changes nothing.
+
+Where that would never end, because one device sends rubbish by the thousand, the readings of an entry stand and fall
+together: `doubtful` names the entries of which only the server knows what it took.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 
 from aggregator.timeseries.base import Refused
 from aggregator.timeseries.lines import Line
-from vitalseal.errors import UserError
 
 # The cost of a request spread over many points, and still answered in well under a second.
 REQUEST_POINTS = 10_000
 REQUEST_BYTES = 2_000_000
-# A store that refuses more in one go refuses them for a reason that is not the points': somebody has to look.
-MAX_REFUSED = 100
+# So many points of one write are found one by one; then a refused request is one for each entry in it, and no more.
+MAX_ALONE = 100
 MAX_WHY = 200  # characters of the server's reason
 
 _QUOTED = re.compile(r"'[^']*'|`[^`]*`")
@@ -39,13 +42,16 @@ class Requests:
         self._post = post
         self._bytes = REQUEST_BYTES
         self._refused: dict[tuple[int, int | None], Refused] = {}
+        self.doubtful: dict[int, str] = {}  # of the last `send`: by log index, why
 
     def send(self, lines: Iterable[Line]) -> tuple[Refused, ...]:
         """Everything is acknowledged but what is returned: once for each reading or record, however many points.
 
+        And but for readings of the entries that are `doubtful` afterwards.
+
         While a request is under way the next is gathered, and `lines` with it; there is never more than one under way.
         """
-        self._refused = {}
+        self._refused, self.doubtful = {}, {}
         with ThreadPoolExecutor(1) as helper:
             under_way: Future[None] | None = None
             for gathered in self._gather(lines):
@@ -70,24 +76,36 @@ class Requests:
 
     def _deliver(self, lines: Sequence[Line]) -> None:
         body = b"\n".join([line for line, _ in lines])
+        by_entry = False
         try:
             self._post(body)
         except RefusedError as error:
             why = reason(str(error))
+            by_entry = len(self._refused) >= MAX_ALONE
         except TooLargeError:
             self._bytes = max(min(self._bytes, len(body) // 2), 1)
             why = f"it is larger than the server takes ({len(body)} bytes)"
         else:
             return
-        if len(lines) > 1:
-            middle = len(lines) // 2
-            self._deliver(lines[:middle])
-            self._deliver(lines[middle:])
+        log_index, ref = lines[0][1]
+        middle = len(lines) // 2
+        parts = [lines[:middle], lines[middle:]]
+        if by_entry and _entry(lines[0]) != _entry(lines[-1]):
+            parts = [list(part) for _, part in groupby(lines, _entry)]
+        elif by_entry and ref is not None:
+            self.doubtful.setdefault(log_index, why)
             return
-        ((_, (log_index, ref)),) = lines
-        self._refused.setdefault((log_index, ref), Refused(log_index, ref, why))
-        if len(self._refused) > MAX_REFUSED:
-            raise UserError(f"the database refuses more than {MAX_REFUSED} points of one write; the last one: {why}")
+        if len(lines) == 1:
+            self._refused.setdefault((log_index, ref), Refused(log_index, ref, why))
+            return
+        for part in parts:
+            self._deliver(part)
+
+
+def _entry(line: Line) -> tuple[int, bool]:
+    """What stands and falls together: an entry's readings; its record stands alone."""
+    _, (log_index, ref) = line
+    return log_index, ref is None
 
 
 def reason(text: str) -> str:

@@ -19,7 +19,7 @@ MAX_WAIT_S = 3600.0  # however long a server asks to be left alone
 _MISSING = re.compile(r"(database|bucket|organization|retention policy)\b.*\bnot found", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"authoriz|authenticat|permission|forbidden|access denied", re.IGNORECASE)
 _IMPOSSIBLE = re.compile(r"parsing query|not supported|unsupported|not implemented|not allowed", re.IGNORECASE)
-_TOO_OLD = re.compile(r"retention", re.IGNORECASE)
+_TOO_OLD = re.compile(r"\bretention p(olicy|eriod)\b", re.IGNORECASE)  # more than one word: no name of a device
 
 
 class MissingError(UserError):

@@ -5,7 +5,7 @@ import contextlib
 
 import aiomqtt
 
-from ledger.receipt import Receipt, Reject, Status, Stored, parse_message
+from ledger.messages import Receipt, Reject, Status, Stored, parse_message
 from vitalseal import topics
 
 PATIENCE_S = 20

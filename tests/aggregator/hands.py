@@ -8,8 +8,8 @@ from aggregator.mqtt import Message
 from aggregator.registry import Registry
 from aggregator.service import Service
 from ledger.entry import parse_entry
+from ledger.messages import Receipt, Reject, Status, parse_message
 from ledger.policy import parse_trust
-from ledger.receipt import Receipt, Reject, Status, parse_message
 from ledger.writer.create import TRUST
 from ledger.writer.local import LocalStorage
 from tests.writer.logs import checked, open_writer

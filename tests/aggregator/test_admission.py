@@ -11,7 +11,7 @@ from aggregator.registry import Registry
 from ledger.batch import Anchor, Notice, NoticeKind
 from ledger.envelope import MAX_ENVELOPE
 from ledger.merkle import hash_leaf, tree_root
-from ledger.receipt import Reason
+from ledger.messages import Reason
 from ledger.writer.create import load_log_keys
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter

@@ -16,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.backup import DATA, MANIFEST, check_backup, make_backup
-from aggregator.backup_keys import KeyReader, Keyring, SubjectKey, copy_keys, destroy, keys_path
+from aggregator.backup_keys import KeyReader, Keyring, SubjectKey, check_copy, copy_keys, destroy, keys_path
+from aggregator.erasures import Erasures, requests
 from aggregator.keys_at_hand import keys_for, verify_payloads
+from aggregator.registry import Registry
 from aggregator.relocation import format_config
-from aggregator.restore import restore
+from aggregator.restore import REOPENED, restore
 from aggregator.sealed_payloads import no_keys, open_payload, seal_payload, split_payload
+from aggregator.sequencer_copy import _opened
 from ledger.batch import Header, leaf_hash
 from ledger.entry import Erased, parse_entry
 from ledger.errors import LedgerError, VerificationError
@@ -269,6 +272,75 @@ def test_erased_leaf_does_not_come_back_with_an_old_copy_of_the_keys(estate):
     assert after[index][2] == leaves[2]
 
 
+def test_key_that_an_old_copy_brings_back_is_destroyed_again(estate):
+    """Of what the log calls erased; and no sooner than what is left of its source is in the payloads."""
+    estate.back_up()
+    copy_keys(estate.settings, estate.directory / "copy")
+    one, two = sorted(payloads(estate.data))[:2]
+    with estate.writing() as log:
+        log.writer.append([Submission(Erased(one, (0, 1, 2, 3)).encode()), Submission(Erased(two, (2,)).encode())])
+        log.publish()
+    destroy(estate.settings, [estate.devices[0].source, estate.devices[0].key_id])
+    estate.keys.unlink()
+    _, after = lost(estate, keys=estate.directory / "copy")
+    assert numbers(estate.keys) == numbers(estate.directory / "copy")
+    with estate.writing() as log, closing(Registry(estate.data)) as registry:
+        size = log.writer.size
+        assert Erasures(estate.settings, registry, log.storage, log.writer).finish() == 0
+        assert log.writer.size == size
+        assert [(request.reason, request.done_at_ns is None) for request in requests(registry)] == [
+            (REOPENED, False)
+        ] * 2
+    gone = set(numbers(estate.directory / "copy")) - set(numbers(estate.keys))
+    with KeyReader(estate.directory / "copy") as copy:
+        subjects = dict(copy._db.execute("SELECT number, subject FROM keys"))
+    assert {subjects[number] for number in gone} == {estate.devices[0].source, estate.devices[0].key_id}
+    assert payloads(estate.data) == after
+
+
+def test_copy_takes_no_place_where_keys_would_be_lost(estate):
+    """Those of other backups, or later ones, or something else: one line, before anything is made."""
+    estate.back_up()
+    copy = estate.directory / "copy"
+    copy_keys(estate.settings, copy)
+    before = copy.read_bytes()
+    third = Device("wrist-3", 3, ORIGIN)
+    with estate.writing() as log:
+        log.enrol(third)
+        log.log(third.batch())
+        log.publish()
+    shutil.rmtree(estate.backup)
+    estate.back_up()
+    destroy(estate.settings, [estate.devices[0].source])
+    later = estate.directory / "later"
+    copy_keys(estate.settings, later)
+    copy_database(later, estate.directory / "new", quiet)
+    command = ["aggregator", "backup", str(estate.directory / "another"), "--config", str(estate.config), "--keys-copy"]
+    estate.keys.unlink()
+    (estate.directory / "garbage").write_bytes(b"garbage" * 999)
+    for target, says in [(copy, "holds keys that"), (estate.directory / "garbage", "holds no keys of backups")]:
+        with pytest.raises(UserError, match=says):
+            check_copy(estate.settings, target)
+        assert main([*command, str(target)]) == 2
+        assert not estate.keys.exists()
+    assert not (estate.directory / "another").exists()
+    # An older copy was put in its place, and the later one is refused; the other way round it is not.
+    copy.rename(estate.keys)
+    with pytest.raises(UserError, match="holds keys that"):
+        copy_keys(estate.settings, later)
+    estate.keys.rename(copy)
+    later.rename(estate.keys)
+    copy_keys(estate.settings, copy)
+    assert numbers(copy) == numbers(estate.keys)
+    assert copy.read_bytes() != before
+
+
+def test_nothing_in_clear_is_sorted_on_the_disk():
+    """SQLite's temporary files are in no directory of ours, and nobody erases from them."""
+    with _opened(":memory:") as database:
+        assert database.execute("PRAGMA temp_store").fetchone() == (2,)
+
+
 def test_without_keys_everything_is_asked_for_again(estate):
     """The log is whole, no batch has a payload, and the next backup makes keys of its own."""
     estate.back_up()
@@ -410,7 +482,7 @@ def test_commands_say_where_the_keys_are(estate, capsys):
         code, said = run(*backup, "--keys-copy", folder / "copy")
         assert (code, len(said.splitlines())) == (2, 1)
         assert f"lies in {folder}" in said
-    copy.write_bytes(b"the one before")
+    copy_keys(estate.settings, copy)
     shutil.rmtree(estate.backup)
     code, said = run(*backup, "--keys-copy", copy)
     assert (code, len(said.splitlines())) == (0, 1)

@@ -5,6 +5,7 @@ Each test holds what is in the database in the end against a view of the same lo
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -347,3 +348,17 @@ def test_projection_that_is_to_stop_does_not_wait_for_the_database(data, device,
         until(is_away(data))
         process.stdin.close()
         assert process.wait(10) == 0
+
+
+def test_projection_that_is_to_stop_does_not_hang_on_the_database(data, device, tmp_path):
+    """On one that takes what it is asked and never answers."""
+    path = tmp_path / "aggregator.toml"
+    fill(data, [device], 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        path.write_text(f'data = "{data}"\n[influx]\nurl = "{url}"\ntimeout_s = 600.0\n')
+        program = "import sys; from aggregator import projection as p; p.END_WITHIN_S = 0.1; sys.exit(p.main())"
+        command = [sys.executable, "-c", program, str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process, silent.accept()[0]:
+            process.stdin.close()
+            assert process.wait(20) == 0

@@ -8,7 +8,7 @@ from aggregator import mqtt as mqtt_module
 from aggregator.config import BrokerConfig
 from aggregator.floods import BURST, FILE, RATE, SHUT_OUT_S, Floods, read_floods
 from aggregator.mqtt import BrokerConnection, Message
-from ledger.receipt import Reason
+from ledger.messages import Reason
 from vitalseal.errors import UserError
 
 from .offices import Office

@@ -8,7 +8,7 @@ import pytest
 
 from aggregator.setup import Identity, initialise
 from aggregator.upkeep import read_broker_state
-from ledger.receipt import Reject, Stored, parse_message
+from ledger.messages import Reject, Stored, parse_message
 from tests.brokers import free_port
 from vitalseal import topics
 

@@ -16,9 +16,9 @@ from ledger.entry import Equivocation
 from ledger.errors import VerificationError
 from ledger.events import enrol, revoke, rotate
 from ledger.keys import ECDSA_P256, Ed25519Signer
+from ledger.messages import Reason, Receipt, Status, Stored
 from ledger.policy import parse_policy, parse_trust
 from ledger.proof import read_proof
-from ledger.receipt import Reason, Receipt, Status, Stored
 from ledger.status import verify_status
 from ledger.verify import verify_leaf
 from ledger.writer.create import POLICY, POLICY_PQ, TRUST, create_log

@@ -17,7 +17,7 @@ from aggregator.registry import Registry
 from aggregator.status import glance, read_status, write_status
 from ledger.batch import Notice, NoticeKind
 from ledger.info import BatchInfo, Clock
-from ledger.receipt import Reason, Stored
+from ledger.messages import Reason, Stored
 from vitalseal.cli import main
 
 from .devices import START_NS, Device

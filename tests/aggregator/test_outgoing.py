@@ -6,9 +6,10 @@ from aggregator import outgoing as outgoing_module
 from aggregator.outgoing import Outgoing, Owed, since
 from ledger.batch import Anchor, Notice, NoticeKind
 from ledger.entry import BatchEntry
+from ledger.messages import MAX_MESSAGE, parse_message
 from ledger.note import parse_note
 from ledger.policy import parse_policy
-from ledger.receipt import MAX_MESSAGE, parse_message, verify_placed, verify_receipt
+from ledger.receipt import verify_placed, verify_receipt
 from ledger.writer.create import POLICY, load_log_keys
 from ledger.writer.local import LocalStorage
 from ledger.writer.log import LogWriter

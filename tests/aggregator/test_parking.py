@@ -11,7 +11,7 @@ from aggregator import parking as parking_module
 from aggregator.parking import FORGET_AFTER_S, HINT_AFTER_S, LOT_BATCHES, Parking
 from ledger.batch import Notice, NoticeKind
 from ledger.entry import BatchEntry
-from ledger.receipt import Reason, Stored
+from ledger.messages import Reason, Stored
 from ledger.writer.storage import Place
 
 from .devices import Device

@@ -13,7 +13,7 @@ from aggregator import outgoing as outgoing_module
 from aggregator.config import BrokerConfig
 from aggregator.mqtt import BrokerConnection, Message
 from aggregator.status import glance, read_status
-from ledger.receipt import Reason, Receipt, Reject, Stored
+from ledger.messages import Reason, Receipt, Reject, Stored
 from ledger.writer.create import create_log
 from tests.writer.quorum import BOTH, WITNESSES, Cosigners
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from aggregator import portions, projection, side_process
+from aggregator import patience, portions, projection, side_process
 from aggregator.projection import Projection
 from aggregator.timeseries.base import StoreAwayError, prove
 from aggregator.timeseries.embedded import EmbeddedStore
@@ -207,6 +207,9 @@ def test_late_payload_does_not_bring_erased_readings_back(data, device):
         erase_payload(data, indexes[0], 1)
         assert view.catch_up() == 2
         refs = [item.ref for item in store.readings()]
+        # Nor does the record say when they were measured.
+        starts = [Reading.decode(item.body).sensor_time_ns for item in store.readings() if item.leaf_index == 2]
+        assert [store.batch(index).span_ns[0] for index in indexes] == starts
     assert refs == [index * 4096 + leaf for index in indexes for leaf in (2, 3)]
 
 
@@ -225,6 +228,24 @@ def test_erased_is_erased_again_a_while_after_the_store_was_away(data, device, m
         monkeypatch.setattr(projection, "LATE_WRITE_S", 0.0)
         view.catch_up()
         assert len(list(store.readings())) == 2
+
+
+def test_erasing_again_holds_nothing_up(data, device, monkeypatch):
+    """One entry each time that it catches up, however many there are and however long each takes."""
+    monkeypatch.setattr(projection, "LATE_WRITE_S", 0.0)
+    fill(data, [device], 1)
+    (index,) = batch_indexes(data)
+    for leaf in (1, 2, 3):
+        say_erased(data, index, leaf)
+    with EmbeddedStore(data) as store:
+        trap = Trap(store, lambda *_: None)
+        with closing(Projection(data, trap)) as view:
+            counts = []
+            for _ in range(5):
+                trap.calls.clear()
+                view.catch_up()
+                counts.append([name for name, _ in trap.calls].count("erase"))
+    assert counts == [4, 1, 1, 0, 0]
 
 
 def test_store_that_lost_entries_gets_them_again(data, device, caplog):
@@ -263,6 +284,52 @@ def test_store_that_is_emptied_between_two_portions_is_filled_from_the_start(dat
         project(data, Trap(store, empty))
         assert emptied
         assert contents(store) == whole
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_store_that_is_replaced_while_it_is_away_is_filled_from_the_start(data, device, monkeypatch, before):
+    """What was about to be written goes into an empty one; no cursor says that the rest is there."""
+    monkeypatch.setattr(portions, "PORTION_ENTRIES", 3)
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.0)
+    fill(data, [device], 5)
+    project(data)
+    whole = contents_of(data)
+    with EmbeddedStore(data) as store:
+        store.clear()
+        replaced = []
+
+        def replace(_number, name):
+            if name == ("write" if before else "cursor") and store.cursor() == 6 and not replaced:
+                replaced.append(store.clear())
+                raise StoreAwayError("gone")
+
+        project(data, Trap(store, replace))
+        assert replaced
+        assert contents(store) == whole
+
+
+def test_view_made_again_does_not_look_for_what_was_never_written(data, device, other):
+    """An erased reading is looked for in a database only if its row can be there."""
+    fill(data, [device, other], 2)
+    first, second, third, _ = batch_indexes(data)
+    for index in (first, third):
+        say_erased(data, index, 1)
+    erase_payload(data, first, 1)
+    with EmbeddedStore(data) as store:
+        trap = Trap(store, lambda *_: None)
+        with closing(Projection(data, trap)) as view:
+            view.catch_up()
+            whole = contents(store)
+            say_erased(data, second, 2)
+            erase_payload(data, second, 2)
+            trap.calls.clear()
+            Request(1).write(data)
+            view.catch_up()
+            erased = [arguments for name, arguments in trap.calls if name == "erase"]
+        assert [row for row in whole[1] if row[0] != second * 4096 + 2] == contents(store)[1]
+    assert (third, (1,)) in erased or third * 4096 + 1 not in {row[0] for row in whole[1]}
+    assert (first, (1,)) not in erased
+    assert (second, (2,)) not in erased
 
 
 def test_cursor_that_nobody_wrote_now_is_not_believed(data, device):

@@ -5,7 +5,7 @@ import pytest
 from aggregator.mqtt import Message
 from aggregator.publisher import ASK_FOR
 from aggregator.status import glance, read_status
-from ledger.receipt import Reason, Status, Stored, Wanted
+from ledger.messages import Reason, Status, Stored, Wanted
 
 from .devices import Device
 

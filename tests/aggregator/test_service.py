@@ -19,8 +19,9 @@ from aggregator.status import read_status
 from ledger.entry import BatchEntry, parse_entry
 from ledger.fsck import fsck
 from ledger.keys import ECDSA_P256
+from ledger.messages import Reason
 from ledger.policy import parse_policy, parse_trust
-from ledger.receipt import Reason, verify_placed, verify_receipt
+from ledger.receipt import verify_placed, verify_receipt
 from ledger.writer.create import POLICY, POLICY_PQ, TRUST, create_log, load_log_keys
 from ledger.writer.files import read_file
 from ledger.writer.local import LocalStorage

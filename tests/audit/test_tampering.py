@@ -5,8 +5,8 @@ import pytest
 from .scene import chances
 from .tampering import Tamperer
 
-SINGLE = 12  # of each kind of tampering
-MIXED = 120
+SINGLE = 6  # of each kind of tampering
+MIXED = 60
 
 
 def found(outcome):

@@ -48,6 +48,12 @@ def edit_frame(database, ref, chance):
     database.write(replace(point, fields=point.fields | {"c1": point.fields["c1"] + 0.001}))
 
 
+def edit_frame_with_equal_hash(database, ref, chance):
+    """Python's own hash of the two numbers is one."""
+    point = chance.choice([point for point in database.frames(ref) if point.fields["c1"]])
+    database.write(replace(point, fields=point.fields | {"c1": point.fields["c1"] * 2.0**61}))
+
+
 def delete_frames(database, ref, chance):
     for point in chance.sample(database.frames(ref), 2):
         database.remove(point)
@@ -67,7 +73,9 @@ def shift_frame(database, ref, chance):
     database.exchange(point := database.frames(ref)[1], time_ns=point.time_ns + 3)
 
 
-@pytest.mark.parametrize("change", [edit_frame, delete_frames, disown_frame, add_channel, shift_frame])
+@pytest.mark.parametrize(
+    "change", [edit_frame, edit_frame_with_equal_hash, delete_frames, disown_frame, add_channel, shift_frame]
+)
 def test_frames_are_part_of_their_reading(change, scene, influx_tamperer, opened):
     """What is drawn is not what was measured: that waveform was changed, and a frame that is nobody's is extra."""
     for chance in chances(5, 2):
@@ -82,6 +90,20 @@ def test_frames_are_part_of_their_reading(change, scene, influx_tamperer, opened
             assert found(outcome) == expected
             assert outcome.book.counts()["ok"] == 161
         influx_tamperer.database.restore()
+
+
+@pytest.mark.parametrize("changes", [{"tags": {"copy": "7"}}, {"tags": {"site": "x"}}, {"time_ns": 7}])
+def test_frames_that_claim_a_reading_do_not_accuse_it(changes, scene, influx_tamperer, opened):
+    """All of its own are in place; those beside them are extra, and nothing else is found."""
+    database = influx_tamperer.database
+    for point in database.frames(waveforms(influx_tamperer)[0]):
+        there = point.time_ns + changes.get("time_ns", 0)
+        database.write(replace(point, tags=point.tags | changes.get("tags", {}), time_ns=there))
+    for alone in (False, True):
+        with opened() as store:
+            outcome = scene.audit(store=store, alone=alone)
+        assert found(outcome) == {(About.FRAMES, None): What.EXTRA}
+        assert outcome.book.counts()["ok"] == 162
 
 
 def test_drawing_that_is_gone_is_missed(scene, influx_tamperer, opened):

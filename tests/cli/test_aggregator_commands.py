@@ -111,7 +111,15 @@ def test_run_twice_is_refused(config, tmp_path):
 def test_assign_records_lists_and_corrects(vitalseal, config):
     """From the command line to the private record; a correction keeps what it corrects."""
     call = ("aggregator", "assign", "--config", config)
-    first = ("aabbccdd", "patient-7", "--from", "2026-11-01T00:00:00Z", "--to", "2026-11-10T00:00:00+01:00")
+    first = (
+        "aabbccdd",
+        "patient-7",
+        "--unknown",
+        "--from",
+        "2026-11-01T00:00:00Z",
+        "--to",
+        "2026-11-10T00:00:00+01:00",
+    )
     assert vitalseal(*call, *first).code == 0
     clash = vitalseal(*call, "aabbccdd", "patient-8", "--from", "2026-11-05T00:00:00Z")
     assert (clash.code, len(clash.err.splitlines())) == (2, 1)
@@ -141,9 +149,9 @@ def test_assign_records_lists_and_corrects(vitalseal, config):
         (["--from", "2026-11-01T00:00:00Z"], "belong together"),
         (["aa", "p", "--from", "2026-11-01T00:00:00Z", "--correct", str(10**30), "--reason", "r"], "no standing"),
         (["aa", "p", "--from", "2026-11-01"], "has no zone"),
-        (["aa", "p", "--from", "2026-11-02T00:00:00Z", "--to", "2026-11-01T00:00:00Z"], "not after"),
+        (["aa", "p", "--unknown", "--from", "2026-11-02T00:00:00Z", "--to", "2026-11-01T00:00:00Z"], "not after"),
         (["aa", "p", "--from", "2026-11-01T00:00:00Z", "--correct", "4"], "belong together"),
-        (["aa", "p", "--from", "2026-11-01T00:00:00Z", "--correct", "4", "--reason", "r"], "no standing assignment"),
+        (["ab", "p", "--unknown", "--from", "2026-11-01T00:00:00Z", "--correct", "4", "--reason", "r"], "no standing"),
     ],
 )
 def test_assign_mistakes_are_one_line(vitalseal, config, words, says):
@@ -156,7 +164,8 @@ def test_assign_mistakes_are_one_line(vitalseal, config, words, says):
 def test_running_aggregator_commits_an_assignment_to_the_log(vitalseal, config, mosquitto, tmp_path):
     """Each change of who wears a sensor becomes a salted hash on the log."""
     config.write_text(f'data = "data"\ninterval_s = 0.1\nquiet_interval_s = 0.1\n[broker]\nport = {mosquitto.port}\n')
-    assert vitalseal("aggregator", "assign", "--config", config, "aa", "p", "--from", "2026-11-01T00:00:00Z").code == 0
+    words = ("aa", "p", "--from", "2026-11-01T00:00:00Z", "--unknown")
+    assert vitalseal("aggregator", "assign", "--config", config, *words).code == 0
     child = subprocess.Popen(
         [sys.executable, "-m", "vitalseal", "aggregator", "run", "--config", str(config)],
         stderr=subprocess.PIPE,

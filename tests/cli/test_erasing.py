@@ -2,10 +2,10 @@
 
 import io
 import re
+import sqlite3
 import sys
 import time
 from contextlib import closing
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +16,7 @@ from aggregator.view import ViewRecord
 from ledger.entry import Erased
 from ledger.leaves import Leaf
 from ledger.reading import format_time
+from ledger.writer.database import DATABASE
 from ledger.writer.payload import parse_payload
 from tests.aggregator.devices import START_NS, Device
 from tests.aggregator.hands import by_hand
@@ -26,10 +27,29 @@ ONE_S = 10**9
 WHY = ("--reason", "consent withdrawn")
 
 
+class HandClock:
+    """The command's clock: a second goes by whenever it sleeps, however long this machine takes, and `meanwhile`."""
+
+    time, time_ns = time.time, time.time_ns
+
+    def __init__(self):
+        self.now, self.meanwhile = 0.0, lambda: None
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, _seconds):
+        self.now += 1
+        self.meanwhile()
+
+
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """Where nothing gets on, that is seen soon."""
-    monkeypatch.setattr("aggregator.erasures_cli.PATIENCE_S", 1.5)
+def clock(monkeypatch):
+    """Where nothing gets on, that is seen after a few looks."""
+    clock = HandClock()
+    monkeypatch.setattr("aggregator.erasures_cli.PATIENCE_S", 2.5)
+    monkeypatch.setattr("aggregator.erasures_cli.time", clock)
+    return clock
 
 
 @pytest.fixture
@@ -65,6 +85,12 @@ def erase(vitalseal, log, *words):
 def recorded(log):
     with closing(Registry(log.data)) as registry:
         return [(request.target.log_index, request.target.leaves) for request in requests(registry)]
+
+
+def recorded_entries(log):
+    """How many requests are on the log."""
+    with closing(Registry(log.data)) as registry:
+        return len([1 for request in requests(registry) if request.entry_index is not None])
 
 
 def carry_out(log):
@@ -213,6 +239,30 @@ def test_closing_a_log_carries_out_what_was_requested(vitalseal, log, tmp_path):
     assert "2 erasures" in fsck.out
     assert "leaves erased by the operator: 8" in fsck.out
     assert "2 erased" in fsck.out
+    assert ": done (" in erase(vitalseal, log, "--list").out
+
+
+def test_log_that_is_closed_while_a_backup_reads_has_every_entry(vitalseal, log, tmp_path, monkeypatch):
+    """What cannot be overwritten now holds up no entry, for none can follow; and nobody would go on: so it is said."""
+    with closing(Registry(log.data)) as registry:
+        for name in ("wrist-1", "wrist-2"):  # a portion that waits, before those that need not
+            erase(vitalseal, log, "--device", name, *WHY, "--yes")
+        assert len(requests(registry)) == 4
+    successor = new_log(vitalseal, tmp_path, "successor")
+    close = ("aggregator", "close", "--config", log.config, "--successor", successor.config)
+    with (
+        closing(sqlite3.connect(log.data / DATABASE, isolation_level=None)) as backup,
+        pytest.MonkeyPatch.context() as m,
+    ):
+        m.setattr("aggregator.erasures.PORTION", 2)
+        backup.execute("BEGIN")
+        backup.execute("SELECT count(*) FROM payloads").fetchone()
+        done = vitalseal(*close)
+        assert (done.code, len(done.err.splitlines())) == (2, 1)
+        assert "the log is closed, and 4 erasures are not finished" in done.err
+    assert recorded_entries(log) == 4
+    assert vitalseal(*close).code == 0
+    assert erase(vitalseal, log, "--list").out.count(": done (") == 2
 
 
 def test_payload_that_is_damaged_or_missing_is_named(vitalseal, log):
@@ -241,18 +291,17 @@ def test_running_aggregator_that_does_not_get_on_is_waited_for_in_vain(vitalseal
     assert done.out.splitlines()[-1] == "erase: readings=6 batches=2 entries=0 state=recorded"
 
 
-def test_reading_database_that_is_away_is_said(vitalseal, log, monkeypatch):
+def test_reading_database_that_is_away_is_said(vitalseal, log, clock):
     """Everything else was erased, and it will be there: but it is not done."""
 
-    def carried_out(_seconds):
+    def carried_out():
         with by_hand(log.data) as hands:
             hands.service._publish_once()
             hands.service._publish_once()
 
     with by_hand(log.data) as hands:
         hands.service._tell()
-    clock = SimpleNamespace(sleep=carried_out, monotonic=time.monotonic, time=time.time, time_ns=time.time_ns)
-    monkeypatch.setattr("aggregator.erasures_cli.time", clock)
+    clock.meanwhile = carried_out
     ViewRecord(log.data).note(away_since=1.8e9, why="it is off", store="a store")
     done = erase(vitalseal, log, "--device", "wrist-1", *WHY, "--yes")
     assert done.code == 1

@@ -228,7 +228,7 @@ def test_close_takes_what_waits_before_it_closes(vitalseal, tmp_path, log):
     """A revocation and an assignment that the stopped aggregator has not taken are on the log before its end."""
     new = new_log(vitalseal, tmp_path, "second")
     assert vitalseal("aggregator", "revoke", log.device.key_id.hex(), "--config", log.config).code == 0
-    words = ("aabbccdd", "patient-7", "--from", "2026-11-21T08:00:00Z", "--config", log.config)
+    words = ("01" * 8, "patient-7", "--from", "2026-11-21T08:00:00Z", "--config", log.config)
     assert vitalseal("aggregator", "assign", *words).code == 0
     assert vitalseal("aggregator", "close", "--config", log.config, "--successor", new.config).code == 0
     followed = sound(log)

@@ -16,7 +16,7 @@ from edge.key import load_key
 from edge.outbox import Outbox
 from edge.seal import Sealer
 from ledger.keys import key_id
-from ledger.receipt import Reason
+from ledger.messages import Reason
 from tests.brokers import free_port
 from tests.docs.world import World, commands
 

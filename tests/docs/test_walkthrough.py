@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,9 @@ class Reader:
 
     def type(self, line):
         line = line.replace("127.0.0.1:1883", f"127.0.0.1:{self._port}")
+        if "0123456789abcdef" in line:
+            config = tomllib.loads((self._directory / "edge.toml").read_text())
+            line = line.replace("0123456789abcdef", config["sources"][0]["id"])
         words = shlex.split(line.removesuffix("&"))
         if words[0] == "vitalseal":
             words[:1] = [sys.executable, "-m", "vitalseal"]

@@ -41,6 +41,7 @@ SUMMARY = re.compile(
     r"demo: readings=(?P<readings>\d+) batches=(?P<batches>\d+) entries=(?P<entries>\d+) verified=(?P<verified>\d+)"
     r" lost=(?P<lost>\d+) duplicates=(?P<duplicates>\d+)"
 )
+README = Path(__file__).parents[2] / "README.md"
 DEVICES = 6
 WITNESSES = 3
 
@@ -132,6 +133,17 @@ def test_demo_prints_commands_that_work(finished):
     assert len(commands) == 3
     for command in commands:
         assert vitalseal(*command.split()).returncode == 0
+
+
+def test_row_that_the_readme_changes_is_the_only_one_that_the_audit_names(copy, tmp_path):
+    """Its lines as they stand there, typed into a shell."""
+    (block,) = re.findall(r"^```\n(python3 -c .*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    change_it, audit = block.replace("DIR", str(copy)).splitlines()
+    subprocess.run(["sh", "-c", change_it.replace("python3", sys.executable, 1)], check=True)
+    run = vitalseal(*audit.split()[1:], cwd=tmp_path)
+    assert run.returncode == 1, run.stderr
+    assert re.fullmatch(r"audit: .* missing=0 changed=1 extra=0 moved=0", run.stdout.splitlines()[-1])
+    assert "heart_rate" in (tmp_path / "report.html").read_text()
 
 
 def test_demo_shows_no_health_value_in_any_log(finished):

@@ -96,7 +96,7 @@ def test_burned_machine_is_restored_from_an_old_backup_without_a_fork(house, tmp
     aggregator, fleet, data = house
     config, mirror, lost = tmp_path / "aggregator.toml", tmp_path / "mirror", tmp_path / "lost"
     more(fleet)
-    vitalseal("aggregator", "backup", tmp_path / "backup", "--config", config)
+    vitalseal("aggregator", "backup", tmp_path / "backup", "--config", config, "--keys-copy", tmp_path / "keys")
     more(fleet)
     os.kill(aggregator.pid, signal.SIGKILL)
     aggregator.stop(10)
@@ -109,7 +109,7 @@ def test_burned_machine_is_restored_from_an_old_backup_without_a_fork(house, tmp
 
     said = vitalseal(
         "aggregator", "restore", "--from", tmp_path / "backup", "--data", data, "--config", tmp_path / "new.toml",
-        "--log", mirror,
+        "--log", mirror, "--keys", tmp_path / "keys",
     )  # fmt: skip
     assert f"{ORIGIN} is at size {before.size} again" in said
     assert "batches have no payload" in said

@@ -313,6 +313,28 @@ def test_erased_readings_are_gone(place):
         assert {row.ref for row in store.rows()} == {item.ref for item in others}
 
 
+def test_erased_waveform_is_gone_however_far_it_reaches(place):
+    """Its last frame lies months behind all that its batch record speaks of."""
+    monthly = replace(wave(0), value=replace(wave(0, 12).value, period_ns=30 * 24 * 3600 * SECOND))
+    with place.open() as store:
+        items = put(store, 4, [monthly, at(1)])
+        frames = len(list(store.samples()))
+        assert frames == (12 if store.keeps_samples else 0)
+        store.erase(4, [1])
+        assert list(store.readings()) == items[1:]
+        assert list(store.samples()) == []
+
+
+def test_write_may_leave_the_cursor(store):
+    """It stands where it stood, or is 0."""
+    items = stored(3, [at(0)])
+    store.write([], items, None)
+    assert (store.cursor(), list(store.readings())) == (0, items)
+    store.write([], [], 4)
+    store.write([], items, None)
+    assert store.cursor() == 4
+
+
 def test_erasing_what_is_not_there_is_fine(store):
     """Neither an entry of which nothing is known, nor leaves without a row, nor a store that is empty."""
     store.erase(4, [1, 2])

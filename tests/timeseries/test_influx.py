@@ -1,5 +1,6 @@
 """What is InfluxDB's own: its errors, what others write into its bucket, retention, requests and their bounds."""
 
+import contextlib
 import http.server
 import json
 import math
@@ -8,25 +9,28 @@ import threading
 import urllib.parse
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from aggregator.config import InfluxConfig
-from aggregator.timeseries import influxql, requests
+from aggregator.timeseries import copies, influx, influxql, parsing, requests
 from aggregator.timeseries.base import Refused, Selection, StoreAwayError, StoredReading, checkpoint_size
 from aggregator.timeseries.copies import REMEMBERED, Copies
 from aggregator.timeseries.influx import InfluxStore
-from aggregator.timeseries.lines import batch_line, make_point, point_lines
+from aggregator.timeseries.lines import batch_line, make_point, point_count, point_lines
+from aggregator.timeseries.neighbours import occupants
 from aggregator.timeseries.requests import RefusedError, Requests, TooLargeError, reason
 from ledger.batch import LEAVES_PER_BATCH
 from ledger.errors import MalformedError
 from ledger.reading import Reading, Scalar, Waveform
 from tests.edge.pki import Authority
+from tests.influx_server import InfluxServer
 from tests.ledger import builders as b
 from tests.timeseries.conftest import batch_of, stored
-from tests.timeseries.test_contract import at, put, wave
+from tests.timeseries.test_contract import SECOND, at, put, wave
 from vitalseal.errors import UserError
 
 HOST = "127.0.0.1"
@@ -335,12 +339,36 @@ def test_refused_points_are_found_and_the_rest_is_written(standin):
     assert len(standin.asked) < 2 * 10 * len(bad) + 5
 
 
-def test_server_that_refuses_everything_is_a_line(standin):
-    """Before it has been asked about every point."""
+def test_server_that_refuses_everything_is_not_asked_about_every_point(standin):
+    """Nor does the view stand still over it: each point is told, and the cursor goes on."""
     standin.answers["/api/v2/write"] = [picky(b"reading", message='field type conflict: "seal" is type integer')]
-    with raises_line(UserError, "refuses more than 100 points", "field type conflict"):
-        write(standin.config, [at(second) for second in range(1000)])
-    assert len(standin.asked) < 1000
+    refused = write(standin.config, [at(second) for second in range(1000)])
+    assert sorted(item.ref for item in refused) == list(range(1, 1001))
+    assert {item.why for item in refused} == {'field type conflict: "seal" is type integer'}
+    assert len(standin.asked) < 400
+
+
+def test_device_that_sends_rubbish_by_the_thousand_harms_itself_only(tmp_path, monkeypatch):
+    """The database has enough of its sources: what it did not take is told exactly, and all of the others is there."""
+    monkeypatch.setattr(requests, "REQUEST_POINTS", 100)
+    many = [at(index, source=index.to_bytes(2, "big")) for index in range(1000)]
+    drawn = [replace(wave(1), source=index.to_bytes(2, "big")) for index in range(500, 550)]
+    good = [item for index in (0, 2, 4) for item in stored(index, [at(index), wave(index)])]
+    items = [*good, *stored(1, many[:600], "bad"), *stored(3, [*many[400:], *drawn], "bad")]
+    items.sort(key=lambda item: item.ref)
+    with (
+        InfluxServer(tmp_path, "max-values-per-tag = 150") as server,
+        InfluxStore(server.config(server.fresh_database())) as store,
+    ):
+        put(store, 5, [at(9)])
+        batches = [batch_of(index, [item for item in items if item.log_index == index]) for index in range(5)]
+        refused = store.write(batches, items, 5)
+        there = {row.ref for row in store.rows()}
+        assert {item.ref for item in refused} == {item.ref for item in items} - there
+        assert len(refused) == len({item.ref for item in refused}) > 500
+        assert {item.ref for item in good} <= there
+        assert len([sample for sample in store.samples() if sample.ref in {item.ref for item in good}]) == 150
+        assert (store.cursor(), list(store.batch_indexes())) == (5, list(range(6)))
 
 
 def test_request_that_is_too_large_is_halved_once_and_for_all(standin):
@@ -391,6 +419,23 @@ def test_wait_for_a_bucket_without_end(influx_server):
             put(store, 0, [Reading(b.SOURCE, 1, 5, 0, None, 0, Scalar(1, 0))])
 
 
+def test_bucket_that_begins_to_forget_is_noticed(store, config, influx_server, monkeypatch):
+    """Not at once, but not at the next start only either."""
+    put(store, 0, [at(0)])
+    influx_server.query(f'ALTER RETENTION POLICY autogen ON "{config.bucket}" DURATION 1000000h')
+    put(store, 1, [at(1)])
+    monkeypatch.setattr(influx, "RETENTION_EVERY_S", 0.0)
+    with raises_line(UserError, "unlimited retention"):
+        put(store, 2, [at(2)])
+
+
+def test_device_called_retention_is_no_reason_to_stop(standin):
+    """A server repeats the line that it refuses."""
+    said = "partial write: unable to parse 'reading,device=retention-1 seal=': bad retention-1"
+    standin.answers["/api/v2/write"] = [picky(b"reading", message=said)]
+    assert len(write(standin.config)) == 1
+
+
 def test_missing_database_is_made_by_clear_only(influx_server):
     """Everything else says how to make it."""
     with InfluxStore(influx_server.config('not "there"')) as store:
@@ -400,6 +445,26 @@ def test_missing_database_is_made_by_clear_only(influx_server):
         store.clear()
         items = put(store, 0, [at(0)])
         assert list(store.readings()) == items
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_server_that_drops_nothing_is_cleared_by_hand(standin, empty):
+    """As 3.x: then a rebuild that was asked for goes on, and not before."""
+    row = {"columns": ["time", "entries"], "values": [[0, 5]]}
+
+    def answer(body):
+        text = urllib.parse.parse_qs(body.decode())["q"][0]
+        if text.startswith("DROP"):
+            return 400, {"error": "DROP MEASUREMENT is not supported"}
+        return 200, {"results": [{"series": [] if empty or not text.startswith("SELECT") else [row]}]}
+
+    standin.answers["/query"] = [answer]
+    with InfluxStore(standin.config, readonly=True) as store:
+        if empty:
+            store.clear()
+        else:
+            with raises_line(UserError, "not supported"):
+                store.clear()
 
 
 def test_retention_that_nobody_tells_is_a_warning(standin, caplog):
@@ -452,9 +517,9 @@ def test_points_that_influx_cannot_hold_are_refused(store):
     items = stored(0, [*ends, beyond, at(0)])
     refused = store.write([], items, 1)
     assert [item.ref for item in refused] == [item.ref for item in items[:3]]
-    broken = stored(1, [at(0)], "two\nlines") + stored(1, [at(1)], "ends in \\", 2)
+    broken = stored(1, [at(0)], "two\nlines") + stored(1, [at(1)], "ends in \\", 2) + stored(1, [at(2)], "a\0", 3)
     refused = store.write([batch_of(1, broken, "two\nlines")], broken, 2)
-    assert [(item.log_index, item.ref) for item in refused] == [(1, None), (1, broken[0].ref), (1, broken[1].ref)]
+    assert [(item.log_index, item.ref) for item in refused] == [(1, None), *((1, item.ref) for item in broken)]
     assert list(store.readings()) == items[3:]
     with pytest.raises(MalformedError):
         store.write([], [StoredReading(5, "a", b"no reading", bytes(16))], 3)
@@ -485,7 +550,7 @@ def test_rows_show_what_others_wrote(store, config, influx_server, line, shows):
     assert {name: getattr(row, name) for name in shows} == shows
     assert list(store.readings()) == list(store.select(Selection())) == []
     where, _, more = row.where.partition(" (which also has ")
-    assert more == ("note)" if "note=" in line else "")
+    assert (more, bool(row.more)) == (f"{row.more})" if row.more else "", "note=" in line or "quality=2.5" in line)
     (found,) = influx_server.query(f"SELECT * FROM {where}", config.bucket)  # noqa: S608 - it is the text under test
     assert len(found["values"]) == 1
 
@@ -502,8 +567,9 @@ def test_frames_show_what_others_wrote(store, config, influx_server):
     """A channel and a ref that are not ours."""
     influx_server.write('waveform,device=d c0=1,c2=3,ref="x",more=5 7', config.bucket)
     (sample,) = store.samples()
-    assert (sample.values, sample.ref, sample.copy) == ((1.0, None, 3.0), None, 0)
-    assert "more" in sample.where
+    assert (sample.values[:3], len(sample.values), sample.ref, sample.copy) == ((1.0, None, 3.0), 4, None, 0)
+    assert math.isnan(sample.values[3])
+    assert "more as float" in sample.where
 
 
 @pytest.mark.parametrize(
@@ -537,7 +603,7 @@ def test_batch_records_asked_for_in_order_are_read_ahead(store, config, monkeypa
         store.write(batches, [], 300)
         asked = []
         query = other._query
-        monkeypatch.setattr(other, "_query", lambda text: asked.append(text) or query(text))
+        monkeypatch.setattr(other, "_query", lambda text, **how: asked.append(text) or query(text, **how))
         assert [other.batch(batch.log_index).header for batch in batches] == [batch.header for batch in batches]
         assert len(asked) < 10
         assert other.batch(290) is None
@@ -622,7 +688,7 @@ def test_server_that_does_not_delete_is_a_line(standin):
 
     def answer(body):
         text = urllib.parse.parse_qs(body.decode())["q"][0]
-        return 200, {"results": [{"series": [row] if text.startswith("SELECT seal") else []}]}
+        return 200, {"results": [{"series": [row] if text.startswith('SELECT "seal"') else []}]}
 
     standin.answers["/query"] = [answer]
     with InfluxStore(standin.config, readonly=True) as store, raises_line(UserError, "still has 1 rows of entry 0"):
@@ -662,7 +728,7 @@ def test_series_that_goes_back_asks():
     """Below what it remembers; and at once if the store held something when it was opened."""
     copies = Copies()
     first = points(*(at(second) for second in range(100)))
-    copies.learn(["wrist-1"], {first[0].series: b.NOW_NS})
+    copies.learn(copies.strangers(first), {first[0].series: b.NOW_NS})
     assert copies.behind(first) == first[:1]
     for point in first:
         copies.take(point)
@@ -689,6 +755,128 @@ def test_series_and_tags_stay_few(store, config, influx_server):
     assert keys == {"reading": 3, "waveform": 1, "ledger_batch": 1, "ledger_checkpoint": 1, "ledger_cursor": 1}
     tags = {key for series in influx_server.query("SHOW TAG KEYS", config.bucket) for (key,) in series["values"]}
     assert tags == {"device", "source", "kind", "copy"}
+
+
+def test_sensor_whose_clock_stands_still_gets_so_many_copies_and_no_more(store, monkeypatch):
+    """Each is a tag, which the database keeps for ever; what is beyond is refused, and told."""
+    monkeypatch.setattr(copies, "MAX_COPIES", 5)
+    items = stored(0, [at(0)] * 3) + stored(1, [at(0)] * 4) + stored(2, [at(1), wave(9)])
+    for index in range(3):
+        refused = store.write([], [item for item in items if item.log_index == index], index + 1)
+        assert [item.ref for item in refused] == ([items[5].ref, items[6].ref] if index == 1 else [])
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_copies", Copies())
+        assert [item.ref for item in store.write([], items, 3)] == [items[5].ref, items[6].ref]
+    assert sorted(row.copy for row in store.rows()) == [0, 0, 0, 1, 2, 3, 4]
+
+
+def test_what_is_kept_of_readings_that_meet_is_bounded(store):
+    """However many are drawn across each other: a number of bits for each, and no list of whom it meets."""
+    day = replace(wave(0, 2).value, period_ns=86_400 * SECOND)
+    waves = [Reading(b.SOURCE, 14, b.NOW_NS + second * SECOND, 0, None, 0, day) for second in range(120)]
+    store.write([], stored(0, waves[:60]), 1)
+    taken = occupants(store._server.query, [make_point(item) for item in stored(1, waves[60:])])
+    assert {one.others.bit_count() for one in taken.values()} == {60}
+
+
+def test_sensors_that_somebody_makes_up_are_forgotten_again(store, monkeypatch):
+    """And found again in the database by whoever goes on: nothing is overwritten."""
+    monkeypatch.setattr(copies, "KNOWN_SERIES", 10)
+    readings = [at(0, source=bytes([number])) for number in range(1, 30)]
+    items = put(store, 0, readings)
+    assert store._copies._tracks == {}
+    items += put(store, 1, readings[:5])
+    assert list(store.readings()) == items
+
+
+def test_frames_of_one_nanosecond_are_one_point():
+    """The last of them, whatever requests they are sent in."""
+    for divisor, count in ((1, 9), (2, 5), (3, 4), (8, 2), (100, 2)):
+        value = Waveform(1, divisor, (1, 0), (0, 0), 1, 1, bytes(range(8)))
+        lines = [line for line, _ in point_lines(points(Reading(b.SOURCE, 14, 5, 0, None, 0, value))[0], 0)]
+        assert len(lines) == len({line.rpartition(b" ")[2] for line in lines[1:]}) + 1 == point_count(value) == count
+        assert b" c0=7e0," in lines[-1]
+
+
+def answer(series):
+    return {"results": [{"statement_id": 0, "series": series}]}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"[" * 100_000,
+        b'{"results": [{"series": [{"columns": ["time"], "values": [[' + b"9" * 5000 + b"]]}]}]}",
+        b'{"results": [{"series": [{"columns": ["time", "seal"], "values": [[NaN, Infinity]]}]}]}',
+        answer([{"columns": ["time", "seal"], "values": [[2**63, ""]]}]),
+        answer([{"columns": ["time", "seal"], "values": [["x", "y"]]}]),
+        answer([{"columns": ["seal"], "values": [["x"]]}]),
+        answer([{"columns": ["time", "time"], "values": [[1, 1]]}]),
+        answer([{"columns": ["time", None], "values": [[1, 1]]}]),
+        answer([{"columns": ["time"], "values": [[]]}]),
+        answer([{"columns": ["time"], "values": [5]}]),
+        answer([{"columns": ["time"], "values": 5}]),
+        answer([{"values": [[1]]}]),
+        answer([{"tags": 5, "columns": ["time"], "values": []}]),
+        answer([{"tags": {"device": 5}, "columns": ["time"], "values": []}]),
+        answer([5]),
+        answer(5),
+        {"results": [5]},
+        {"results": [{"statement_id": "x", "series": [{"columns": ["time"]}]}]},
+    ],
+    ids=range(18),
+)
+def test_answer_that_no_influx_gives_is_a_line(standin, document):
+    """Whatever is asked for: who reads the database of somebody hostile gets no other error."""
+    standin.answers["/query"] = [(200, document)]
+    with InfluxStore(standin.config, readonly=True) as store:
+        for ask in everything(store):
+            with raises_line(UserError, "does not answer as InfluxDB does"):
+                ask()
+
+
+def everything(store):
+    """All that can be asked of a store."""
+    chart = Selection("a", b"b", 1, 0, 100)
+    return [
+        store.cursor,
+        *(lambda ask=ask: list(ask()) for ask in (store.readings, store.rows, store.samples, store.batch_indexes)),
+        *(lambda ask=ask: list(ask()) for ask in (store.checkpoints, lambda: store.select(Selection()))),
+        lambda: store.chart(chart, 10),
+        lambda: store.erase(1, [1]),
+        lambda: store.write([], stored(0, [at(0)]), 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        {"columns": ["time"], "values": [[1]]},
+        {"columns": ["time", "seal", "entries"], "values": []},
+        {"tags": {"device": "\ud800"}, "columns": ["time", "seal", "\udc00"], "values": [[1, "A" * 64, 5]]},
+        {"columns": ["time", "entries", "ref", "value"], "values": [[1, 10**400, 10**400, 10**400]]},
+        {"columns": ["time", "count", "min", "mean", "max"], "values": [[1, None, "x", None, []]]},
+    ],
+    ids=["no columns", "no rows", "half characters", "huge numbers", "no numbers"],
+)
+def test_rows_that_no_influx_gives_are_rows(standin, series):
+    """They are shown, or are nothing, and can be printed and stored."""
+    standin.answers["/query"] = [(200, {"results": [{"statement_id": 99, "series": [series]}]})]
+    with InfluxStore(standin.config, readonly=True) as store:
+        for ask in everything(store):
+            with contextlib.suppress(UserError, MalformedError):
+                repr(ask()).encode()
+
+
+def test_answer_of_one_piece_is_bounded(standin, monkeypatch):
+    """In memory, whatever somebody sends without a line break."""
+    monkeypatch.setattr(parsing, "MAX_DOCUMENT", 10_000)
+    standin.answers["/query"] = [(200, answer([{"columns": ["time", "seal"], "values": [[1, "A"]] * 100_000}]))]
+    with (
+        InfluxStore(standin.config, readonly=True) as store,
+        raises_line(UserError, "does not answer as InfluxDB does"),
+    ):
+        list(store.rows())
 
 
 def test_requests_are_bounded():

@@ -58,7 +58,8 @@ def test_wheel_holds_the_rooms_and_nothing_else(wheel):
         "vitalseal",
         next(room for room in rooms if room.endswith(".dist-info")),
     }
-    assert {"ledger/FORMAT.md", "ledger/py.typed", "simulators/recordings/index.toml"} <= set(names)
+    data = {"ledger/FORMAT.md", "ledger/py.typed", "simulators/recordings/index.toml", "aggregator/audit/report.html"}
+    assert data <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -151,6 +152,14 @@ def test_each_extra_brings_its_room(install, extra, code):
     """With its extra and nothing more, a room imports."""
     home = install(extra)
     run(home / "venv" / "bin" / "python", "-c", code, cwd=home)
+
+
+@pytest.mark.parametrize("command", ["audit", "export"])
+def test_audit_extra_runs_what_needs_it(install, command):
+    """The command that the bare install names is enough."""
+    home = install("audit")
+    done = run(home / "venv" / "bin" / "vitalseal", command, "--help", cwd=home)
+    assert f"usage: vitalseal {command}" in done.stdout
 
 
 def test_all_runs_the_demo(install):
