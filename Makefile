@@ -23,7 +23,7 @@ lint: $(READY)  ## ruff, mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## the figures of docs/benchmarks.md, on this machine
+bench: $(READY) servers  ## the figures of docs/benchmarks.md, on this machine
 	$(BIN)/python -m bench
 
 lock: $(READY)  ## rewrite requirements/*.txt from pyproject.toml

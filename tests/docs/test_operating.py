@@ -1,4 +1,6 @@
-"""docs/aggregator.md, edge.md, audit.md, erasure.md and keys.md, typed one after the other on one machine, which `world` describes.
+"""docs/aggregator.md, edge.md, audit.md, erasure.md and keys.md, typed one after the other on one machine.
+
+`world` describes it.
 
 The broker runs as whoever runs the test, so `--broker-group` is left out; a checkpoint is published every second.
 """
