@@ -51,7 +51,7 @@ class Patience:
                     raise
                 wait_s = min(2 * wait_s, MAX_WAIT_S)
             except UserError as error:
-                self._note_away(str(error))
+                self._note_away(str(error), wont=True)
                 raise
             else:
                 if not opening:
@@ -62,12 +62,12 @@ class Patience:
         if not self._away:
             logger.warning("the store is away: %s; the view stands still until it is back, the log does not", why)
         self._away = True
-        self._note_away(why)
+        self._note_away(why, wont=False)
 
-    def _note_away(self, why: str) -> None:
+    def _note_away(self, why: str, *, wont: bool) -> None:
         view = self.record.view
         since = time.time() if view.away_since is None else view.away_since
-        self.record.note(away_since=since, why=why.removeprefix(f"{view.store}: "))
+        self.record.note(away_since=since, why=why.removeprefix(f"{view.store}: "), wont=wont)
 
     def _back(self) -> None:
         since = self.record.view.away_since
@@ -76,4 +76,4 @@ class Patience:
         logger.info("the store is back after %.0f s", time.time() - since)
         self._away = False
         self.back_at_s = time.monotonic()
-        self.record.note(away_since=None, why="")
+        self.record.note(away_since=None, why="", wont=False)

@@ -6,7 +6,7 @@ written of a portion, so it may be killed anywhere:
 
     1  batches and readings    again after a crash: the same rows
     2  refused points          a line each in `refused-points.ndjson`, synced; once, however often they are refused
-    3  erased readings         gone from the store; what was gone before stays gone
+    3  erased readings         gone from the store, and from a `readings.db` of before; what was gone stays gone
     4  the cursor
 
 A write that was given up on may still come true later. Of readings it makes the same rows; but it could bring one back
@@ -36,7 +36,7 @@ from aggregator.portions import LogWalk, Portion
 from aggregator.refused import RefusedPoints
 from aggregator.side_process import parent_gone
 from aggregator.timeseries.base import ReadingStore, StoreAwayError
-from aggregator.timeseries.opening import open_store
+from aggregator.timeseries.opening import erase_unused, open_store
 from aggregator.view import LOCK, REFUSED, REQUEST, Request, ViewRecord, read_request
 from ledger.batch import LEAVES_PER_BATCH
 from ledger.checkpoint import parse_checkpoint
@@ -170,6 +170,7 @@ class Projection:
         for erased in portion.erased:
             if not _refs(erased) <= self._never_there:
                 self._patience(partial(self._store.erase, erased.log_index, erased.leaves))
+            self._patience(partial(erase_unused, self._data, self._store, erased.log_index, erased.leaves))
 
     def _begin_anew(self) -> None:
         """A request for a rebuild that stands is taken up."""
@@ -219,6 +220,8 @@ class Projection:
     def _ask_cursor(self, origin: str) -> int:
         """The store's cursor, of a store that is of the log `origin`."""
         cursor, known = self._cursor_now(), self._record.view.cursor
+        if self._reached is None:  # so that a journal does not end with why it stood still
+            logger.info("the view goes on at %d in %s", cursor, self._store.title)
         if self._reached is not None and cursor > self._reached:
             # A cursor that was given up on has come true after all, maybe in a store that was cleared since.
             cursor = self._reached

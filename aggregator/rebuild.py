@@ -16,7 +16,7 @@ from aggregator.portions import LogWalk
 from aggregator.projection import Projection
 from aggregator.timeseries.base import StoreAwayError
 from aggregator.timeseries.opening import open_store
-from aggregator.view import LOCK, Request, View, ViewRecord, read_request, read_view
+from aggregator.view import LOCK, REQUEST, Request, View, ViewRecord, read_request, read_view
 from ledger.writer.files import try_lock
 from vitalseal.errors import UserError
 
@@ -50,7 +50,8 @@ def entries_at_stake(config: AggregatorConfig) -> int:
 def rebuild(config: AggregatorConfig, progress: Progress, stopping: Event) -> Rebuilt:
     """The view has been made again, up to what was published when it was asked for; or `stopping` is set.
 
-    One that was begun already, and whose store can be read, is gone on with.
+    One that was begun already, and whose store can be read, is gone on with. One that the store will not begin is not
+    wanted any more; one that it will not end goes on when the store does.
 
     Raises:
         UserError: the store will not do, whatever is tried.
@@ -71,7 +72,10 @@ def rebuild(config: AggregatorConfig, progress: Progress, stopping: Event) -> Re
             stopping.wait(SHOW_EVERY_S)
             continue
         with held:
-            _fill(config, progress, stopping)
+            try:
+                _fill(config, progress, stopping)
+            except UserError as error:
+                raise _given_up(config, error) from None
     view = read_view(config.data)
     return Rebuilt(view, view.readings - before, time.monotonic() - started_s, whole=request is None)
 
@@ -87,6 +91,19 @@ def _fill(config: AggregatorConfig, progress: Progress, stopping: Event) -> None
                 projection.catch_up()
     except StoreAwayError:
         return  # only raised because it is to stop
+
+
+def _given_up(config: AggregatorConfig, error: UserError) -> UserError:
+    """What to say of a rebuild that the store will not do; under the lock, so nobody takes it up meanwhile."""
+    request = read_request(config.data)
+    if request is not None and request.begun:
+        return UserError(
+            f"{error}; the store was emptied already: as soon as that is mended, the running aggregator fills it by "
+            "itself, or its next start does"
+        )
+    # Whoever reads that it failed does not expect the store to be emptied when it is mended.
+    (config.data / REQUEST).unlink(missing_ok=True)
+    return UserError(f"{error}; the view is not made again: ask for it once more when that is mended")
 
 
 def _entries_held(config: AggregatorConfig) -> int | None:

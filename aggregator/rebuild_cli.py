@@ -64,7 +64,7 @@ def _progress() -> Progress:
         rate = (view.readings - begun) / max(time.monotonic() - started_s, 1e-3)
         text = f"{view.cursor:,} of {size:,} entries, {view.readings:,} readings, {rate:,.0f}/s"
         if view.away_since is not None:
-            text = f"the store is away: {view.why}"
+            text = f"the store {'will not take any' if view.wont else 'is away'}: {view.why}"
         end = "\n" if view.cursor >= size else ""
         print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
 

@@ -35,6 +35,7 @@ class View:
         cursor: how many log entries are in it.
         readings: how many readings were written since it was begun; after a crash a portion may be missing.
         away_since, why: since when the store cannot be written, and why; None and nothing while it can.
+        wont: it is not away: it is there, and will not, until somebody mends something.
         refused: how many points the store would not have.
         level_at: when it last had everything that is published.
         updated_at: when all of this was so.
@@ -45,6 +46,7 @@ class View:
     readings: int = 0
     away_since: float | None = None
     why: str = ""
+    wont: bool = False
     refused: int = 0
     level_at: float = 0.0
     updated_at: float = 0.0
@@ -92,7 +94,7 @@ def view_line(view: View, published: int) -> str:
     if view.store:
         text += f" into {view.store}"
     if view.away_since is not None:
-        text += f"; AWAY since {_time(view.away_since)}: {view.why}"
+        text += f"; {'WILL NOT TAKE ANY' if view.wont else 'AWAY'} since {_time(view.away_since)}: {view.why}"
     if view.refused:
         text += f"; {view.refused} points were REFUSED, see {REFUSED}"
     return text
@@ -101,7 +103,8 @@ def view_line(view: View, published: int) -> str:
 def view_fault(view: View, published: int, now_s: float) -> str | None:
     """Why the view does not show what is published, None if it does or is about to; at `now_s` (Unix seconds)."""
     if view.away_since is not None:
-        return f"{view.store or 'the store'} is away since {_time(view.away_since)}: {view.why}"
+        how = "will not take any" if view.wont else "is away"
+        return f"{view.store or 'the store'} {how} since {_time(view.away_since)}: {view.why}"
     if view.cursor >= published:
         return None
     shows = f"it shows {view.cursor} of {published} entries"

@@ -33,7 +33,7 @@ class Columns:
     others: Sequence[tuple[str, str]]
 
     def selected(self, without: Container[str] = ()) -> str:
-        """All of them for a SELECT, but for those of ours `without` which it is."""
+        """All of them for a SELECT, but for those of ours that are in `without`."""
         ours = [ql.field(self.measurement, name) for name in self.ours if name not in without]
         others = [f"{ql.typed(*other)} AS {ql.identifier(_title(*other))}" for other in self.others]
         return ", ".join(ours + others)
@@ -66,9 +66,9 @@ def columns_of(query: Asked, measurement: str) -> Columns:
                 known[plain(name)].add(kind)
     others = [(name, kind) for name, kinds in known.items() for kind in _kinds(kinds, fields.get(name))]
     ours = list(fields)
-    if measurement == ql.WAVEFORM and known:
+    if measurement == ql.WAVEFORM:
         # Of millions of frames few have more than one channel, and a column of nothing costs as much as any.
-        ours = [name for name in fields if name in known]
+        ours = [name for name in fields if name in known] or ours
     return Columns(measurement, ours, sorted(others))
 
 

@@ -145,7 +145,8 @@ class EmbeddedStore:
     def erase(self, log_index: int, leaves: Sequence[int]) -> None:
         """The rows are gone, and nothing of them is left in the file or its write-ahead log.
 
-        The batch record's span is that of what is left: it would show when an erased reading was measured.
+        The batch record's span is that of what is left: it would show when an erased reading was measured. While
+        somebody reads an older state, an audit say, the log keeps what he reads, so that is StoreAwayError.
         """
         first = log_index * LEAVES_PER_BATCH
         with self._told():
@@ -157,7 +158,9 @@ class EmbeddedStore:
                     " FROM readings WHERE ref >= ? AND ref < ?) WHERE log_index = ?",
                     (first, first + LEAVES_PER_BATCH, log_index),
                 )
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (busy, *_) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StoreAwayError(f"{self._path}: somebody is reading it, so that erased readings are still in its -wal")
 
     def clear(self) -> None:
         """A new file takes the place of the old one, whatever that was; whoever reads the old one reads on in it."""

@@ -257,6 +257,7 @@ class InfluxStore(InfluxReader):
         """
         self._copies = Copies()
         self._forget()
+        self._check_retention(missing_is_fine=True)  # one that cannot be filled again is not emptied
         try:
             for measurement in ql.MEASUREMENTS:
                 try:

@@ -7,6 +7,7 @@ points older than its retention; 401, 403, 404, anything else            UserErr
 
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from json import loads
 
 from aggregator.config import InfluxConfig
@@ -59,7 +60,7 @@ class Meanings:
 
     def of_status(self, status: int, body: bytes | str, headers: Mapping[str, str]) -> Exception:
         """What an answer that is not 2xx means to a request that holds no points."""
-        said = reason(said_by(body))
+        said = reason(said_by(body) or _phrase(status))
         if status == 429 or status >= 500:
             return self.away(f"answers {status}: {said}", _wait_s(headers))
         if status in (401, 403):
@@ -92,18 +93,26 @@ class Meanings:
 
 
 def said_by(body: bytes | str) -> str:
-    """The words in an answer's body, whichever version's it is; all of it if it is no JSON."""
+    """The words in an answer's body, whichever version's it is; all of it if it is no JSON, nothing of a page."""
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     try:
         document = loads(text)
     except ValueError:
-        return re.sub(r"<[^>]*>|\s+", " ", text)
+        return "" if text.lstrip().startswith("<") else text
     if not isinstance(document, dict):
         return text
     faults = document.get("data")
     if isinstance(faults, list) and faults and isinstance(faults[0], dict) and "error_message" in faults[0]:
         return str(faults[0]["error_message"])  # 3.x, which has the line beside it
     return str(document.get("message") or document.get("error") or text)
+
+
+def _phrase(status: int) -> str:
+    """What HTTP says that a status means."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def _wait_s(headers: Mapping[str, str]) -> float | None:

@@ -69,13 +69,14 @@ def test_view_says_since_when_and_why(record, tmp_path):
     with pytest.raises(StoreAwayError):
         Patience(record, Clock(3))(Store(*[StoreAwayError(f"InfluxDB: reason {number}") for number in range(5)]))
     first = read_view(tmp_path)
-    assert first.why == "reason 2"
+    assert (first.why, first.wont) == ("reason 2", False)
     with pytest.raises(UserError):
         Patience(ViewRecord(tmp_path), Clock())(Store(UserError("gone for good")))
-    assert read_view(tmp_path).why == "gone for good"
+    assert (read_view(tmp_path).why, read_view(tmp_path).wont) == ("gone for good", True)
     assert read_view(tmp_path).away_since == first.away_since
     patience = Patience(ViewRecord(tmp_path), Clock())
     assert patience(Store(), opening=True) == 7
     assert read_view(tmp_path).away_since == first.away_since
     patience(Store())
-    assert (read_view(tmp_path).away_since, read_view(tmp_path).why) == (None, "")
+    after = read_view(tmp_path)
+    assert (after.away_since, after.why, after.wont) == (None, "", False)

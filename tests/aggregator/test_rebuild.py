@@ -23,6 +23,7 @@ from aggregator.timeseries.opening import open_store
 from aggregator.view import LOCK, REQUEST, Request, read_request, read_view
 from ledger.writer.files import lock
 from vitalseal.cli import main
+from vitalseal.errors import UserError
 
 from .views import Killed, Picky, Trap, batch_indexes, contents, contents_of, fill, project, say_erased
 
@@ -229,6 +230,63 @@ def test_interrupted_it_is_gone_on_with(data, device, config, capsys, monkeypatc
     code, out, err = again(config, capsys)
     assert (code, err) == (0, "")
     assert LAST.fullmatch(out).groups() == (str(size), "18")
+    assert contents_of(data) == whole
+
+
+def test_rebuild_that_the_store_will_not_begin_is_not_wanted_any_more(
+    data, device, influx, influx_server, capsys, caplog
+):
+    """Its bucket forgets: the command fails, and once that is mended nothing is emptied unasked."""
+    config, loaded = influx
+    fill(data, [device], 2)
+    assert again(config, capsys)[0] == 0
+    bucket = loaded.influx.bucket
+    influx_server.query(f'ALTER RETENTION POLICY autogen ON "{bucket}" DURATION 7d', bucket)
+    code, _, err = again(config, capsys, "--yes")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "unlimited retention" in err
+    assert err.endswith("; the view is not made again: ask for it once more when that is mended\n")
+    assert read_request(data) is None
+    assert read_view(data).wont
+    influx_server.query(f'ALTER RETENTION POLICY autogen ON "{bucket}" DURATION INF', bucket)
+    (data / "refused-points.ndjson").write_text("{}\n")
+    with caplog.at_level("INFO"), open_store(loaded) as store, closing(Projection(data, store)) as projection:
+        assert projection.catch_up() == 0
+        assert f"the view goes on at 6 in {store.title}" in caplog.messages
+    assert (data / "refused-points.ndjson").read_text() == "{}\n"
+
+
+def test_bucket_that_forgets_is_not_emptied(data, device, influx, influx_server):
+    """Nor by a projection that had it open before."""
+    _, loaded = influx
+    fill(data, [device], 2)
+    with open_store(loaded) as store, closing(Projection(data, store)) as projection:
+        projection.catch_up()
+        before = contents(store)
+        bucket = loaded.influx.bucket
+        influx_server.query(f'ALTER RETENTION POLICY autogen ON "{bucket}" DURATION 520w', bucket)
+        with pytest.raises(UserError, match="unlimited retention"):
+            store.clear()
+        assert contents(store) == before
+
+
+def test_rebuild_that_the_store_will_not_end_goes_on_by_itself(data, device, config, capsys, monkeypatch):
+    """And the command says so."""
+    fill(data, [device], 2)
+    project(data)
+    whole = contents_of(data)
+
+    def wont(*_):
+        raise UserError("it is forbidden")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedStore, "write", wont)
+        code, _, err = again(config, capsys, "--yes")
+    assert code == 2
+    assert "it is forbidden; the store was emptied already" in err
+    assert read_request(data).begun
+    project(data)
+    assert read_request(data) is None
     assert contents_of(data) == whole
 
 

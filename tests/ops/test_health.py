@@ -174,6 +174,10 @@ def test_broker_that_does_not_go_by_its_lists_is_a_fault(status, config):
             "InfluxDB is away since 2027-01-15T07:59:10Z: connection refused",
         ),
         (
+            {"away_since": NOW - 50, "why": "there is no such bucket", "wont": True},
+            "InfluxDB will not take any since 2027-01-15T07:59:10Z: there is no such bucket",
+        ),
+        (
             {"cursor": 5, "updated_at": NOW - 61},
             "it shows 5 of 9 entries, and nobody fills it since 2027-01-15T07:58:59Z",
         ),
@@ -198,6 +202,8 @@ def test_view_in_words():
         "5 of 9 entries projected into InfluxDB; AWAY since 2027-01-15T08:00:00Z: answers 500; 3 points were REFUSED, "
         "see refused-points.ndjson"
     )
+    wont = dataclasses.replace(LEVEL, away_since=NOW, why="no such bucket", wont=True)
+    assert view_line(wont, 9).endswith("; WILL NOT TAKE ANY since 2027-01-15T08:00:00Z: no such bucket")
 
 
 def test_view_has_metrics(status):

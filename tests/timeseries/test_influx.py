@@ -149,6 +149,12 @@ def test_page_of_a_proxy_is_not_an_answer(standin):
     standin.answers["/api/v2/write"] = [(502, "passerelle défaillante".encode("latin-1"))]
     with raises_line(StoreAwayError, "no UTF-8"):
         write(standin.config)
+    page = b"<html>\r\n<head><title>502 Bad Gateway</title></head><body><hr><center>nginx/1.18.0</center></body></html>"
+    for status, why in ((502, "Bad Gateway"), (504, "Gateway Timeout"), (599, "it does not say why")):
+        standin.answers["/api/v2/write"] = [(status, page)]
+        with raises_line(StoreAwayError) as caught:
+            write(standin.config)
+        assert str(caught.value).endswith(f": answers {status}: {why}")
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port", "https://a b"])
