@@ -1,7 +1,7 @@
 """`vitalseal aggregator backup | restore | succeed`."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from aggregator.backup import Progress, check_backup, make_backup
@@ -91,17 +91,27 @@ def _verify(args: argparse.Namespace) -> int:
         f"checkpoint of size {manifest.checkpoint}"
     )
     if keys is not None:
-        print(f"{tally.opened} payloads are their batches', with the keys {keys.path}{_left_closed(tally)}")
+        print(f"{tally.opened} payloads are their batches', with the keys {keys.path}")
+        for line in _left_closed(tally):
+            print(line)
     elif manifest.keys is not None:
         where = usual_places(args.directory, manifest, data)[0]
         print(f"NOT CHECKED: whether its payloads can be opened: {where} is not there; name the keys with --keys FILE")
     return 0
 
 
-def _left_closed(tally: Tally) -> str:
-    """What the keys did not open, for the end of a line."""
-    said = f"; {tally.destroyed} leaves stay hashes, for their keys were destroyed" if tally.destroyed else ""
-    return said + (f"; {tally.unknown} stay hashes, for it is older than the backup" if tally.unknown else "")
+def _left_closed(tally: Tally) -> Iterator[str]:
+    """What the keys did not open."""
+    if tally.destroyed:
+        yield (
+            f"{tally.destroyed} readings and infos of batches in it CANNOT BE OPENED any more: their keys were "
+            "destroyed, for something of their sources was erased; what is left of these only a newer backup has"
+        )
+    if tally.unknown:
+        yield (
+            f"{tally.unknown} readings and infos of batches in it cannot be opened with these keys, which are older "
+            "than the backup"
+        )
 
 
 def _restore(args: argparse.Namespace) -> int:
@@ -117,6 +127,8 @@ def _restore(args: argparse.Namespace) -> int:
         )
     for witness in done.silent:
         print(f"witness {witness} did not answer; what it alone has seen is not known")
+    if done.keys is not None:
+        print(f"readings were opened with the keys {done.keys}")
     if done.frozen is not None:
         raise UserError(
             f"FROZEN at size {done.newest.size}: {done.frozen}; find a mirror that has all of it, move {args.data} "
@@ -129,7 +141,10 @@ def _restore(args: argparse.Namespace) -> int:
 def _told(done: Restored, args: argparse.Namespace) -> str:
     lines = [f"{done.newest.origin} is at size {done.newest.size} again, {done.replayed} entries of it from the log"]
     if done.missing:
-        lines.append(f"{done.missing} batches have no payload, or not all; once it runs, it asks the devices for them")
+        lines.append(
+            f"{done.missing} batches have no payload, or not all; once it runs, it asks the devices for them, but for "
+            "those that something was erased from, which no device has any more"
+        )
     if done.destroyed:
         lines.append(f"{done.destroyed} leaves are hashes, for their keys were destroyed when something was erased")
     if done.unknown:

@@ -201,7 +201,7 @@ def _say_the_rest(config: AggregatorConfig, patient: str | None) -> None:
     days = TELL_FOR_NS // (86_400 * 10**9)
     left = [
         f"gateways: told when they are connected, now or within {days} days; then they forget the whole batches",
-        "backups taken before: the keys under which they hold these sources are destroyed; replace the keys' copy",
+        "the copy of the keys of backups: it opens older ones until the next backup replaces it",
         "proofs that were handed out, and copies of the data directory that are no backups of ours",
         "mirrors of the log: there is nothing private in them",
     ]
@@ -212,6 +212,10 @@ def _say_the_rest(config: AggregatorConfig, patient: str | None) -> None:
     print("out of its reach, or not yet:")
     for line in left:
         print(f"    {line}")
+    print(
+        "when it is done, take a backup with --keys-copy: from those taken before, no reading of these sources comes "
+        "back, also none that was not erased"
+    )
 
 
 def _list(found: Sequence[Request]) -> int:

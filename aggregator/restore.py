@@ -59,7 +59,8 @@ class Restored:
     `missing` batches have no payload, or not all of it: `destroyed` leaves stay hashes because their key was destroyed,
     `unknown` ones because there was no key for them. `unnamed` are the keys, in hex, of which nothing here says whose
     they are, and `silent` the witnesses that did not answer. `given` is False where files could not be given to whom
-    they belonged. `frozen` says why the log must not be written, None if it may be.
+    they belonged. `keys` is the file whose keys opened the payloads. `frozen` says why the log must not be written,
+    None if it may be.
     """
 
     newest: Checkpoint
@@ -70,6 +71,7 @@ class Restored:
     unnamed: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     given: bool = True
+    keys: Path | None = None
     frozen: str | None = None
 
 
@@ -129,7 +131,7 @@ def restore(
     # Last, and at once: what is not there under its name was not restored.
     unfinished.rename(data)
     sync_directory(data.parent)
-    return dataclasses.replace(result, given=given)
+    return dataclasses.replace(result, given=given, keys=found.path if found else None)
 
 
 def _bring_up(

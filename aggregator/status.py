@@ -120,8 +120,8 @@ def glance(status: Status) -> dict[str, str]:
     }
     if status.missing_payloads:
         lines["missing"] = (
-            f"{status.missing_payloads} batches have LOST their readings; devices are asked for them, and"
-            f" {status.returned_payloads} came back since the start"
+            f"{status.missing_payloads} batches have LOST readings; devices are asked for them, but for those that"
+            f" something was erased from; {status.returned_payloads} came back since the start"
         )
     return lines
 

@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from aggregator.audit.checkpoints import CheckpointRecords
+from aggregator.audit.checkpoints import CheckpointRecords, check_same_log
 from aggregator.audit.findings import Book, Unproven, first_few
 from aggregator.audit.frames import Frames
 from aggregator.audit.private import Private
 from aggregator.audit.public import PublicLog
 from aggregator.audit.records import BatchRecords
 from aggregator.audit.rows import Rows
-from aggregator.audit.truth import Truth
+from aggregator.audit.truth import Tally, Truth
+from aggregator.audit.words import counted
 from aggregator.timeseries.base import ReadingStore, StoredReading
 from ledger import merkle
 from ledger.batch import LEAVES_PER_BATCH, leaf_hash
@@ -50,6 +51,8 @@ class Outcome:
         start, until, root: the entries looked at, and the root of the log's first `until`.
         readings: how many the log commits to in these entries.
         not_checked: what was not looked at, and why; `gaps` of it that leave something unproven.
+        tally: which of these readings no row could be held against.
+        key_ids: by device, the beginnings of its keys' ids; `named_by` says whose word the devices' names are.
         evidence: readings whose rows are genuine and stand wrong, by ref; some of them.
     """
 
@@ -63,6 +66,9 @@ class Outcome:
     book: Book = field(default_factory=Book)
     not_checked: list[str] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
+    tally: Tally | None = None
+    key_ids: dict[str, list[str]] = field(default_factory=dict)
+    named_by: str = "database"
     evidence: dict[int, StoredReading] = field(default_factory=dict)
 
     @property
@@ -108,6 +114,7 @@ def audit(
     except LedgerError as error:
         outcome.fault = str(error)
         return outcome
+    check_same_log(log, store)
     outcome.log = log
     until = min(log.size, log.size if span.until is None else span.until)
     outcome.until = until if cursor is None else min(until, cursor)
@@ -145,6 +152,8 @@ def _walk(outcome: Outcome, truth: Truth, store: ReadingStore, private: Private 
     lacking = {point[0]: why for point, why in refused.items() if isinstance(point, tuple)}
     checkpoints.judge(batches.judge(rows.spans, lacking))
     outcome.evidence = rows.evidence
+    outcome.tally = truth.tally({index: count for index, (count, _) in book.unchecked.items()})
+    outcome.key_ids = truth.key_ids()
     outcome.gaps += checkpoints.doubts()
     _tell_gaps(outcome, truth, rows.beyond, batches.lost)
 
@@ -192,8 +201,8 @@ def _tell_limits(outcome: Outcome, log: PublicLog, store: ReadingStore, until: i
         )
     if until < log.size:
         say(f"entries {until} to {log.size - 1}")
-    whose = "the database's" if private is None else "the directory's"
-    say(f"how devices are called: that is {whose} own word; what is proven is which key signed")
+    outcome.named_by = "database" if private is None else "directory's registry"
+    say(f"how devices are called: that is the own word of the {outcome.named_by}; what is proven is which key signed")
     if private is None:
         say("payloads: none at hand, so of a reading without a row nothing is known but that it is missing")
         if (end := store.cursor()) < outcome.until:
@@ -204,22 +213,22 @@ def _tell_gaps(outcome: Outcome, truth: Truth, beyond: int, lost: list[int]) -> 
     """What was not looked at after all, and what leaves something unproven."""
     unchecked = outcome.book.unchecked
     if beyond:
-        outcome.not_checked.append(f"{beyond} rows of entries before {truth.start} or from {truth.until} on")
+        outcome.not_checked.append(f"{counted(beyond, 'row')} of entries before {truth.start} or from {truth.until} on")
     if lost:
         outcome.gaps.append(
-            f"{len(lost)} batches whose payload is lost and of which the database has no record"
+            f"{counted(len(lost), 'batch', 'batches')} whose payload is lost and of which the database has no record"
             f" (entries {first_few(lost)})"
         )
     for why in sorted({why for _, why in unchecked.values()}):
         there = [index for index, (_, reason) in unchecked.items() if reason == why]
         count = sum(unchecked[index][0] for index in there)
-        outcome.gaps.append(f"{count} readings: {why} (entries {first_few(there)})")
+        outcome.gaps.append(f"{counted(count, 'reading')}: {why} (entries {first_few(there)})")
     outcome.gaps += _unproven_in_words(outcome.book.unproven)
 
 
 def _unproven_in_words(unproven: list[Unproven]) -> list[str]:
     reasons = Counter((item.step, item.reason) for item in unproven)
     return [
-        f"{count} readings are as they were logged, and not proven: step {step}: {reason}"
+        f"{counted(count, 'reading')} as logged, and not proven: step {step}: {reason}"
         for (step, reason), count in sorted(reasons.items())
     ]

@@ -2,18 +2,22 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
-from aggregator.audit.findings import FORM, QUORUM, SIGNATURE, About, Book, Fault, Finding, What, first_few
+from aggregator.audit.findings import FORM, QUORUM, SHOWN, SIGNATURE, About, Book, Fault, Finding, What, first_few
 from aggregator.audit.private import Private
 from aggregator.audit.public import PublicLog
 from aggregator.audit.truth import Truth
+from aggregator.audit.words import counted
 from aggregator.timeseries.base import ReadingStore
 from ledger import merkle
+from ledger.batch import Header
 from ledger.checkpoint import Checkpoint, parse_checkpoint
 from ledger.errors import MalformedError, VerificationError
 from ledger.note import parse_note
 from ledger.policy import verify_log_signature, verify_quorum
+from vitalseal.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,9 @@ class CheckpointRecords:
         """Why records prove nothing that are as they were published: the policy is another one than it was then."""
         for why, number in sorted(Counter(self._doubted.values()).items()):
             sizes = first_few(size for size, reason in self._doubted.items() if reason == why)
-            yield f"{number} checkpoint records are as published, and this policy does not take them ({sizes}): {why}"
+            some = counted(number, "checkpoint record")
+            are, them = ("is", "it") if number == 1 else ("are", "them")
+            yield f"{some} {are} as published, and this policy does not take {them} ({sizes}): {why}"
 
     def _is_expected(self, size: int, wanted: set[int]) -> bool:
         """Whether a record ought to stand under `size`, as far as can be known."""
@@ -129,3 +135,24 @@ def _strange(checkpoint: Checkpoint, log: PublicLog) -> str:
     if merkle.root_at(checkpoint.size, log.tree.hash_at) != checkpoint.root:
         return "its root is not of this log's history: A SPLIT VIEW; keep it as evidence"
     return ""
+
+
+def check_same_log(log: PublicLog, store: ReadingStore) -> None:
+    """Raises UserError if `store` has records of another log and not one of `log`: all else would follow from that."""
+    others: set[str] = set()
+    for _, note in store.checkpoints():
+        with suppress(MalformedError):
+            others.add(parse_checkpoint(parse_note(note, "checkpoint").text).origin)
+        if log.origin in others:
+            return
+    if others and not any(_is_batch_of(log, store, index) for index in store.batch_indexes()):
+        shown = ", ".join(f"{origin!a}" for origin in sorted(others)[:SHOWN])
+        raise UserError(f"{store.title}: is a database of another log: of {shown}, and the log given is {log.origin!a}")
+
+
+def _is_batch_of(log: PublicLog, store: ReadingStore, index: int) -> bool:
+    try:
+        record = store.batch(index)
+        return record is not None and Header.decode(record.header).origin == log.origin
+    except MalformedError:
+        return False

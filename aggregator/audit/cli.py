@@ -6,16 +6,20 @@ that is away.
 
 import argparse
 import json
+import os
+import stat
 import time
 from pathlib import Path
 
+from aggregator.audit.audited import Audited
 from aggregator.audit.auditor import Outcome, Range, audit
 from aggregator.audit.page import render
 from aggregator.audit.proofs import Proofs
 from aggregator.audit.public import PublicLog
-from aggregator.audit.report import MAX_TOLD, describe, lines, plain
+from aggregator.audit.report import MAX_TOLD, describe
 from aggregator.audit.sources import Call, sort_out
-from aggregator.audit.state import read_state, write_state
+from aggregator.audit.state import Passed, forget, read_state, write_state
+from aggregator.audit.telling import lines, plain
 from aggregator.timeseries.base import StoreAwayError
 from ledger.console import OK, UNPROVEN, WRONG, fail, show_progress
 from ledger.errors import LedgerError, MalformedError
@@ -71,6 +75,7 @@ def _run(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace, call: Call) -> int:
     keys = call.keys()
     with call.open(keys) as (public, store, private):
+        audited = Audited(call)
         passed = None
         if call.state is not None and args.incremental:
             passed = read_state(call.state, store.title, keys.digest)
@@ -82,11 +87,13 @@ def _audit(args: argparse.Namespace, call: Call) -> int:
         span = Range(0 if passed is None else passed.size, args.until)
         outcome = audit(public, store, private, span, check=check, progress=show_progress)
         findings = outcome.book.sorted_findings()
-        report = describe(outcome, keys, int(time.time()), findings if args.json else findings[:MAX_TOLD])
+        told = findings if args.json else findings[:MAX_TOLD]
+        report = describe(outcome, keys, int(time.time()), told, audited.fields())
         if args.html is not None:
-            page = render(report, findings, Proofs(outcome, store, private).of)
-            args.html.write_text(page, encoding="utf-8")
-        _remember(call, outcome, keys.digest, passed.size if passed else 0)
+            page = render(report, findings, Proofs(outcome, store, private))
+            _write_private(args.html, page)
+    # Before anything is printed: whoever reads that may stop in the middle.
+    _remember(call, outcome, keys.digest, passed)
     if args.json:
         print(json.dumps(report))
     else:
@@ -95,10 +102,33 @@ def _audit(args: argparse.Namespace, call: Call) -> int:
     return OK if outcome.is_proven else UNPROVEN
 
 
-def _remember(call: Call, outcome: Outcome, keys: str, known: int) -> None:
-    """An audit that passed is where the next incremental one begins; one that looked at less changes nothing."""
-    if call.state is not None and outcome.is_proven and outcome.until >= known:
+def _remember(call: Call, outcome: Outcome, keys: str, passed: Passed | None) -> None:
+    """An audit that passed is where the next incremental one begins; one that looked at less changes nothing.
+
+    One of everything that did not pass has the next one begin at the start, whether it was to be remembered or not.
+    """
+    if call.state is None:
+        return
+    if not outcome.is_proven:
+        if passed is None:
+            _forget(call.state, outcome, keys)
+    elif call.remembers and outcome.until >= (passed.size if passed else 0):
         write_state(call.state, outcome, keys)
+
+
+def _forget(state: Path, outcome: Outcome, keys: str) -> None:
+    try:
+        forget(state, outcome.store, keys)
+    except OSError as error:
+        fail(f"{state}: {error.strerror}: remove it, or the next incremental audit passes over it", UNPROVEN)
+
+
+def _write_private(path: Path, page: str) -> None:
+    """The page is readable by its owner only, before anything is in it: it may hold values of readings."""
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            os.fchmod(file.fileno(), 0o600)
+        file.write(page.encode())
 
 
 def _entries(text: str) -> int:

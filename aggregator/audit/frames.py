@@ -91,9 +91,8 @@ class Frames:
                 self._add(ref, detail or "its drawn frames were read twice, and were others the second time", book)
         for run in _runs(strangers):
             first = run[0]
-            detail = (
-                f"{len(run)} frames, up to {run[-1].time_ns} ns, that claim the ref {first.ref} and are not its own"
-            )
+            of = "no ref" if first.ref is None else f"the ref {first.ref}"
+            detail = f"{len(run)} frames, up to {run[-1].time_ns} ns, that claim {of} and are not its own"
             place = (first.device, first.kind, first.time_ns, first.where)
             book.add(Finding(What.EXTRA, About.FRAMES, None, detail, *place))
 

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from aggregator.audit.findings import DEVICE, ENTRY, LEAF, About, Book, Fault, Finding, What, first_few
+from aggregator.audit.leaves import check_hashes
 from aggregator.audit.private import Private
 from aggregator.audit.spans import NO_SPAN, Spans
-from aggregator.audit.truth import Basis, Truth, check_hashes
+from aggregator.audit.truth import Basis, Truth
+from aggregator.audit.words import counted
 from aggregator.timeseries.base import ReadingStore, StoredBatch
 from ledger import merkle
 from ledger.batch import LEAVES_PER_BATCH, Header
@@ -108,7 +110,8 @@ class BatchRecords:
                 why = f": the store refused it ({refused[index]})" if index in refused else ""
                 if index in returned:
                     why += "; its payload came back after a restore, and the view may be about to come to it"
-                detail = f"the log commits to {header.count} readings here, and the database has no record of it{why}"
+                some = counted(header.count, "reading")
+                detail = f"the log commits to {some} here, and the database has no record of it{why}"
                 self._book.add(Finding(What.MISSING, About.BATCH, index, detail, device))
             else:
                 faults = [*faults, *self._late_faults(index, device, spans)]

@@ -1,4 +1,4 @@
-"""An outcome as plain values, for `--json` and for the page that is filed; and the lines that a person reads."""
+"""An outcome as plain values, for `--json` and for the page that is filed."""
 
 import hashlib
 from collections import defaultdict
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aggregator.audit.auditor import Outcome
-from aggregator.audit.findings import Finding, What
+from aggregator.audit.findings import Finding
+from aggregator.audit.telling import RESULTS, verdict_on
+from aggregator.audit.words import counted
 from ledger.note import VerifierKey
 from ledger.policy import Policy
 from ledger.reading import format_time
@@ -15,7 +17,6 @@ from ledger.report import describe_quorum
 from vitalseal import __version__
 
 MAX_TOLD = 50  # findings on a terminal; --json has all of them
-RESULTS = ("ok", *(what.value for what in What))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +35,34 @@ class Keys:
         return hashlib.sha256(hashlib.sha256(self.policy_text).digest() + trust).hexdigest()
 
 
-def describe(outcome: Outcome, keys: Keys, at_s: int, findings: Iterable[Finding]) -> dict[str, Any]:
-    """Everything that is to be said of `outcome`, which was come to at `at_s` (Unix seconds), with these `findings`."""
+def describe(
+    outcome: Outcome, keys: Keys, at_s: int, findings: Iterable[Finding], audited: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything that is to be said of `outcome`, which was come to at `at_s` (Unix seconds), with these `findings`.
+
+    `audited` says which file or server that was.
+    """
     return {
         "result": "proven" if outcome.is_proven else "not proven",
-        "verdict": _verdict(outcome),
+        "verdict": verdict_on(outcome),
         "fault": outcome.fault,
         "version": __version__,
         "audited_at": format_time(at_s * 10**9),
         "log": _log_fields(outcome),
         "database": outcome.store,
-        "entries": {"from": outcome.start, "until": outcome.until, "readings": outcome.readings},
+        "audited": audited,
+        "entries": _entry_fields(outcome),
         "keys": _key_fields(keys),
         "counts": outcome.book.counts(),
         "rows": {about.value: count for about, count in sorted(outcome.book.sound.items())},
+        "named_by": outcome.named_by,
         "series": list(_series(outcome)),
         "findings": [finding_fields(finding) for finding in findings],
         "unproven": [
             {"ref": item.ref, "device": item.device, "kind": item.kind, "step": item.step, "reason": item.reason}
             for item in outcome.book.unproven
         ],
+        "erasures": _erasures(outcome),
         "gaps": outcome.gaps,
         "not_checked": [*outcome.not_checked, *_always_unchecked(keys)],
     }
@@ -76,86 +85,34 @@ def finding_fields(finding: Finding) -> dict[str, Any]:
     }
 
 
-def lines(report: dict[str, Any]) -> Iterator[str]:
-    """The summary for a person, the verdict first; the last line is for scripts."""
-    log, keys, entries = report["log"], report["keys"], report["entries"]
-    findings, counts = report["findings"], report["counts"]
-    yield report["verdict"]
-    for finding in findings:
-        yield f"  {_told(finding)}"
-    if more := counts["checked"] - counts["ok"] - len(findings):
-        yield f"  ... and {more} more: --json lists all of them"
-    for gap in report["gaps"]:
-        yield f"  NOT PROVEN: {gap}"
-    yield f"  database: {report['database']}"
-    if log is not None:
-        reach = f"{entries['from']} to before {entries['until']}"
-        yield f"  log: {log['origin']}, size {log['size']}, root {log['root']}; {log['quorum']}"
-        yield f"  looked at: {entries['readings']} readings of the entries from {reach}"
-    yield f"  judged by: policy {keys['policy_sha256']}, trust {keys['trust_sha256'] or 'none given'}"
-    yield from _table(report["series"])
-    for text in report["not_checked"]:
-        yield f"  not checked: {text}"
-    yield "audit: " + " ".join(f"{name}={count}" for name, count in counts.items())
-
-
-def plain(text: str) -> str:
-    """`text` with nothing in it that moves a cursor or turns its direction: it may come from anybody."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def _verdict(outcome: Outcome) -> str:
-    """What came of it, in one sentence that begins with the most important words."""
-    counts = outcome.book.counts()
-    checked, found = counts["checked"], counts["checked"] - counts["ok"]
-    if outcome.log is None:
-        return (
-            f"THE LOG IS NOT SOUND: {outcome.fault}. No row was looked at, because whatever were said of one would "
-            "rest on nothing."
-        )
-    if found:
-        kinds = ", ".join(f"{counts[what]} {what}" for what in What if counts[what])
-        return f"NOT AS LOGGED: {found} of {checked} rows, there or missing, are not as the log says: {kinds}."
-    if not outcome.is_proven:
-        return f"NOT PROVEN: none of {checked} rows differs from the log, but not everything could be proven."
-    if not checked:
-        return "NOTHING TO LOOK AT: there was no row, and none that the log asks for."
-    ends = (
-        ""
-        if outcome.start == 0 and outcome.until == outcome.log.size
-        else (f", of entries {outcome.start} to {outcome.until - 1} of {outcome.log.size}")
-    )
-    return f"AS LOGGED: all of {checked} rows{ends} are as the log says."
-
-
-def _told(finding: dict[str, Any]) -> str:
-    of = " ".join(filter(None, (finding["device"], finding["kind"], finding["time"] and f"at {finding['time']}")))
-    parts = [f"{finding['what'].upper()} {finding['subject']}", of, finding["detail"]]
-    if finding["failure"]:
-        parts.append(f"it fails {finding['failure']}")
-    if finding["where"]:
-        parts.append(f"found at {finding['where']}")
-    return "; ".join(filter(None, parts))
-
-
-def _table(series: list[dict[str, Any]]) -> Iterator[str]:
-    if not series:
-        return
-    rows = [["device", "kind", *RESULTS]]
-    rows += [[row["device"], row["kind"], *(str(row[result]) for result in RESULTS)] for row in series]
-    rows = [[plain(cell) for cell in row] for row in rows]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    for device, kind, *numbers in rows:
-        counts = [number.rjust(width) for number, width in zip(numbers, widths[2:], strict=True)]
-        yield "  ".join(["", device.ljust(widths[0]), kind.ljust(widths[1]), *counts])
-
-
 def _series(outcome: Outcome) -> Iterator[dict[str, Any]]:
     found: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(lambda: dict.fromkeys(RESULTS, 0))
     for (device, kind, result), count in outcome.book.series.items():
         found[device, kind][result] += count
     for (device, kind), counts in sorted(found.items()):
-        yield {"device": device, "kind": kind, **counts}
+        yield {"device": device, "key_ids": outcome.key_ids.get(device, []), "kind": kind, **counts}
+
+
+def _entry_fields(outcome: Outcome) -> dict[str, Any]:
+    """Which entries; the last three numbers add up to that of the readings."""
+    erased, _, unchecked = outcome.tally or (0, 0, 0)
+    return {
+        "from": outcome.start,
+        "until": outcome.until,
+        "readings": outcome.readings,
+        "looked_at": outcome.readings - erased - unchecked,
+        "erased": erased,
+        "not_checked": unchecked,
+    }
+
+
+def _erasures(outcome: Outcome) -> str | None:
+    tally = outcome.tally
+    if tally is None or not tally.erased:
+        return None
+    were = "reading was" if tally.erased == 1 else "readings were"
+    by = counted(tally.entries, "entry", "entries")
+    return f"{tally.erased} {were} erased, by {by} of the log's operator"
 
 
 def _log_fields(outcome: Outcome) -> dict[str, Any] | None:
@@ -174,7 +131,8 @@ def _log_fields(outcome: Outcome) -> dict[str, Any] | None:
         "witnesses": list(verified.witnesses),
         "quorum": describe_quorum(verified.logged_by, verified.witnesses),
         "entries": dict(sorted(log.report.log.entries.items())),
-        "notices": dict(sorted(log.report.notices.items())),
+        # An erasure is the operator's act, and has a line of its own.
+        "notices": {kind: count for kind, count in sorted(log.report.notices.items()) if kind != "erased"},
     }
 
 

@@ -13,9 +13,11 @@ from aggregator.audit.checkpoints import CheckpointRecords
 from aggregator.audit.copies import Copies
 from aggregator.audit.findings import LEAF, TIME, About, Book, Finding, Unproven, What
 from aggregator.audit.frames import Frames
+from aggregator.audit.leaves import Batch
 from aggregator.audit.records import BatchRecords
 from aggregator.audit.spans import Spans
-from aggregator.audit.truth import Batch, Truth
+from aggregator.audit.truth import Truth
+from aggregator.audit.words import PLACE, difference, differing
 from aggregator.timeseries.base import Row, StoredReading, row_of
 from ledger.batch import LEAVES_PER_BATCH
 from ledger.errors import MalformedError, VerificationError
@@ -25,8 +27,6 @@ from ledger.reading import Reading, check_plausible
 KEPT_AS_EVIDENCE = 1000
 
 _LACKING = "the log commits to it, and no row is it"
-_PLACE = ("device", "source", "kind", "time_ns")
-_SHOWN = ("value", "quality")
 
 
 class Rows:
@@ -185,8 +185,8 @@ class Rows:
                     self._extra(row, "a copy of a reading that stands where it ought to")
                     continue
                 self._known(ref, batch.device, right, reading)
-                what = What.MOVED if _differing(row, right, _PLACE) else What.CHANGED
-                detail = _difference(row, right)
+                what = What.MOVED if differing(row, right, PLACE) else What.CHANGED
+                detail = difference(row, right)
                 self.reported.add(ref)
                 yield Finding(what, About.READING, ref, detail, right.device, right.kind, right.time_ns, row.where)
 
@@ -242,8 +242,8 @@ class Rows:
 
     def _changed(self, ref: int, row: Row, why: str) -> None:
         expected, detail = self.expected(ref), why
-        if expected is not None and (difference := _difference(row, expected)):
-            detail = f"{why}; {difference}"
+        if expected is not None and (differs := difference(row, expected)):
+            detail = f"{why}; {differs}"
         shown = expected or row
         self.reported.add(ref)
         found = Finding(
@@ -276,15 +276,3 @@ def _finding(what: What, row: Row, detail: str) -> Finding:
 
 def _place(row: Row) -> tuple[str, str, str, int]:
     return row.device, row.source, row.kind, row.time_ns
-
-
-def _differing(row: Row, right: Row, names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if getattr(row, name) != getattr(right, name)]
-
-
-def _difference(row: Row, right: Row) -> str:
-    """In which of its columns a row is not as it ought to be."""
-    differing = _differing(row, right, _PLACE + _SHOWN)
-    return "; ".join(
-        f"{name}: {getattr(row, name)!r} where the log says {getattr(right, name)!r}" for name in differing
-    )

@@ -30,7 +30,7 @@ class Call:
     """One call, sorted out.
 
     `data` is None for a database alone. The store is the one that `config` names, or the embedded one at `database`,
-    its file or directory.
+    its file or directory. `state` is where audits that pass are remembered, if this one is to be: `remembers`.
     """
 
     data: Path | None
@@ -40,6 +40,7 @@ class Call:
     policy: Path
     trust: Path | None
     state: Path | None
+    remembers: bool
 
     @contextmanager
     def open(self, keys: Keys) -> Iterator[tuple[Public, ReadingStore, Private | None]]:
@@ -112,11 +113,12 @@ def _call(args: argparse.Namespace, data: Path | None, config: AggregatorConfig 
     if data is not None and trust is None and (data / TRUST).exists():
         trust = data / TRUST
     state = args.state
-    if state is None and data is not None and args.incremental:
+    if state is None and data is not None:
         state = data / STATE
     log = args.log if data is None else str(data / PUBLIC)
     policy = args.policy or (data or Path()) / POLICY
-    return Call(data, log, config, database, policy, trust, state)
+    remembers = args.incremental or args.state is not None
+    return Call(data, log, config, database, policy, trust, state, remembers)
 
 
 def _influx(args: argparse.Namespace, data: Path) -> AggregatorConfig | None:

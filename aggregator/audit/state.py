@@ -59,6 +59,19 @@ def read_state(path: Path, store: str, keys: str) -> Passed | None:
     return passed
 
 
+def forget(path: Path, store: str, keys: str) -> None:
+    """After an audit of everything that did not pass, the next incremental one begins at the start.
+
+    A state of another store, or under another policy, says nothing of this audit and stays. Raises OSError.
+    """
+    try:
+        passed = read_state(path, store, keys)
+    except UserError:
+        return
+    if passed is not None:
+        path.unlink(missing_ok=True)
+
+
 def write_state(path: Path, outcome: Outcome, keys: str) -> None:
     """The state in `path` is that of `outcome`, which passed."""
     if outcome.log is not None:

@@ -10,15 +10,15 @@ was shown to lead to the root that its device signed (`Basis`).
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from typing import NamedTuple
 
+from aggregator.audit.leaves import Batch, check_hashes, sound_leaves
 from aggregator.audit.private import Private
 from aggregator.audit.public import PublicLog
 from aggregator.timeseries.base import ReadingStore
-from ledger import merkle
-from ledger.batch import LEAVES_PER_BATCH, Header, leaf_hash
+from ledger.batch import LEAVES_PER_BATCH, Header
 from ledger.entry import BatchEntry, Erased, parse_entry
 from ledger.errors import LedgerError, VerificationError
 from ledger.leaves import Leaf, check_leaves
@@ -37,34 +37,15 @@ class Basis(IntEnum):
     ROWS = 3  # the record's, with those of the rows where these two differ
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One batch as it ought to be: `leaves` (of its payload) or `hashes` lead to the root, or neither is known."""
+class Tally(NamedTuple):
+    """What became of the readings that have to be there, but for those whose rows were looked at, or looked for.
 
-    index: int
-    header: Header
-    device: str
-    leaves: tuple[Leaf | bytes, ...] | None
-    hashes: tuple[bytes, ...] | None
+    `erased` of them were, by `entries` of the log; `unchecked` are those of which nothing can be said.
+    """
 
-    @property
-    def is_known(self) -> bool:
-        """Whether a row of it can be judged."""
-        return self.leaves is not None or self.hashes is not None
-
-    def is_leaf(self, leaf: int, body: bytes, salt: bytes) -> bool:
-        """Whether these are the bytes behind leaf `leaf`."""
-        known = self.leaves[leaf] if self.leaves is not None else None
-        if isinstance(known, Leaf):
-            return known.body == body and known.salt == salt
-        expected = known if self.hashes is None else self.hashes[leaf]
-        header = self.header
-        return expected == leaf_hash(header.key_id, header.epoch, header.seq, leaf, salt, body)
-
-    def leaf(self, leaf: int) -> Leaf | None:
-        """A leaf's bytes, if its payload has them."""
-        known = self.leaves[leaf] if self.leaves is not None else None
-        return known if isinstance(known, Leaf) else None
+    erased: int
+    entries: int
+    unchecked: int
 
 
 class Truth:
@@ -83,6 +64,7 @@ class Truth:
         self._marks = array("q", bytes(8 * (until - start)))
         self._hashes: dict[int, tuple[bytes, ...]] = {}  # of the batches whose basis is ROWS
         self._names: dict[bytes, str] = {}
+        self._key_ids: set[bytes] = set()
         self._erased: dict[int, int] = {}  # ref: the entry that says so, for those that the view has come to
         self._leaving: set[int] = set()  # refs whose erasure the view has not come to
         self.lost: set[int] = set()  # batches that are not there, and need not be
@@ -91,8 +73,12 @@ class Truth:
             if isinstance(entry, Erased):
                 self._erase(entry, index)
             if index < until:
-                self._batches[index - start] = is_batch = isinstance(entry, BatchEntry)
-                count = Header.decode(entry.header).count if is_batch and isinstance(entry, BatchEntry) else 0
+                count = 0
+                if isinstance(entry, BatchEntry):
+                    self._batches[index - start] = True
+                    header = Header.decode(entry.header)
+                    self._key_ids.add(header.key_id)
+                    count = header.count
                 self._offsets.append(self._offsets[-1] + count)
         self.learn_erasures()
         self._seen = bytearray(-(-self._offsets[-1] // 8))
@@ -163,6 +149,24 @@ class Truth:
         named = None if self.private is None else self.private.device(key_id)
         return named or self._names.get(key_id, key_id.hex()[:16])
 
+    def key_ids(self) -> dict[str, list[str]]:
+        """By device, the beginnings of the ids of its keys that signed these batches."""
+        found: dict[str, list[str]] = {}
+        for key_id in sorted(self._key_ids):
+            found.setdefault(self.device(key_id), []).append(key_id.hex()[:16])
+        return found
+
+    def tally(self, unchecked: dict[int, int]) -> Tally:
+        """What became of the readings that have to be there; `unchecked` counts rows by log index."""
+        erased = {ref: by for ref, by in self._erased.items() if self._has_to_be(ref)}
+        left = sum(count for index, count in unchecked.items() if index < self.due and index not in self.lost)
+        left += sum(self.count(index) for index in self.lost if index < self.due)
+        left -= sum(ref // LEAVES_PER_BATCH in self.lost for ref in erased)
+        for ref in self._leaving - erased.keys():
+            if self._has_to_be(ref) and ref // LEAVES_PER_BATCH not in self.lost:
+                left += not self.is_seen(ref)
+        return Tally(len(erased), len(set(erased.values())), left)
+
     def payload(self, index: int, header: Header) -> tuple[Leaf | bytes, ...] | None:
         """The payload of a batch, shown to lead to the log; None if it is not here. Raises LedgerError."""
         payload = None if self.private is None else self.private.payload(index)
@@ -222,6 +226,11 @@ class Truth:
             else:
                 self._leaving.add(ref)
 
+    def _has_to_be(self, ref: int) -> bool:
+        """Whether it is a reading of these entries, but for its erasure, and not the batch's info."""
+        index, leaf = divmod(ref, LEAVES_PER_BATCH)
+        return bool(leaf) and index < self.due and self.is_batch(index)
+
     def _bit(self, ref: int) -> tuple[int, int]:
         index, leaf = divmod(ref, LEAVES_PER_BATCH)
         at = self._offsets[index - self.start] + leaf - 1
@@ -236,6 +245,9 @@ class Truth:
             hashes = self._record_hashes(index, header)
         elif basis is Basis.ROWS:
             hashes = self._hashes[index]
+        if hashes is not None:
+            payload = None if self.private is None else self.private.payload(index)
+            leaves = None if payload is None else sound_leaves(payload, header, hashes)
         return Batch(index, header, self.device(header.key_id), leaves, hashes)
 
     def _payload_again(self, index: int, header: Header) -> tuple[Leaf | bytes, ...] | None:
@@ -254,11 +266,3 @@ class Truth:
         except LedgerError:
             return None  # it was changed since, and its rows cannot be judged any more
         return hashes
-
-
-def check_hashes(header: Header, hashes: tuple[bytes, ...]) -> None:
-    """Leaf hashes lead to the root that the device signed; raises VerificationError."""
-    if len(hashes) != header.count + 1 or any(len(item) != 32 for item in hashes):
-        raise VerificationError(f"not {header.count + 1} leaf hashes")
-    if merkle.tree_root(hashes) != header.root:
-        raise VerificationError("the leaf hashes do not lead to the root that the device signed")

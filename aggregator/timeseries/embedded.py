@@ -263,7 +263,10 @@ class EmbeddedStore:
     def _check_version(self) -> None:
         with self._told():
             version = self._version()
+            names = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
         if version != VERSION:
+            if names and names.isdisjoint(_TABLES):
+                raise UserError(f"{self._path}: is some other database, and not one of readings")
             raise UserError(f"{self._path}: is not of this version; a running aggregator makes it again")
 
     def _stand_in(self) -> None:

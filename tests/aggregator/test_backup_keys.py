@@ -491,7 +491,8 @@ def test_commands_say_where_the_keys_are(estate, capsys):
     destroy(estate.settings, [estate.devices[0].source])
     code, said = run("backup", "--verify", estate.backup)
     assert code == 0
-    assert f"8 payloads are their batches', with the keys {estate.keys}; 12 leaves stay hashes" in said
+    assert f"8 payloads are their batches', with the keys {estate.keys}\n12 readings" in said
+    assert "12 readings and infos of batches in it CANNOT BE OPENED any more" in said
     estate.keys.unlink()
     code, said = run("backup", "--verify", estate.backup)
     assert code == 0
@@ -505,6 +506,7 @@ def test_commands_say_where_the_keys_are(estate, capsys):
     assert (code, len(said.splitlines())) == (2, 1)
     code, said = run(*back, "--log", estate.mirror, "--keys", copy)
     assert code == 0
+    assert f"opened with the keys {copy}\n" in said
     assert "payload" not in said
     assert numbers(estate.keys) == numbers(copy)
 

@@ -2,7 +2,9 @@
 
 from aggregator.audit.auditor import Public, Range, audit
 from aggregator.audit.private import Private
+from aggregator.timeseries.embedded import EmbeddedStore
 from aggregator.timeseries.influx import InfluxStore
+from ledger.batch import LEAVES_PER_BATCH
 from ledger.policy import parse_policy, parse_trust
 from ledger.writer.create import POLICY, TRUST
 from ledger.writer.files import list_files, read_file
@@ -33,12 +35,18 @@ def test_erased_readings_are_not_in_influxdb_and_the_audit_is_clean(tmp_path, in
     index, batch = past.chains[id_of(WRIST)][0]
     size = 1 + len(batch.readings)
     with InfluxStore(influx_server.config(database)) as store, Written(data, past) as log:
+        with EmbeddedStore(data) as old:  # from before the move to InfluxDB
+            project(data, old)
+            refs = {item.ref for item in old.readings()}
         project(data, store)
         rows, frames, spans = counts(influx_server, database)
         for leaves, fewer_rows, fewer_frames in [([SCALAR, TWICE, WAVE], 3, 2), (range(size), None, None)]:
             log.erase(WRIST, 0, list(leaves))
             log.publish()
             project(data, store)
+            refs -= {index * LEAVES_PER_BATCH + leaf for leaf in leaves}
+            with EmbeddedStore(data, readonly=True) as old:
+                assert {item.ref for item in old.readings()} == refs
             now = counts(influx_server, database)
             if fewer_rows is None:
                 assert (now[0], now[1]) == (rows - size + 1, frames - 6)

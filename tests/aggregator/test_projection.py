@@ -187,6 +187,68 @@ def test_erased_readings_leave_the_store(data, device):
         verify_proof(prove(item, store.batch(index)).encode(), policy)
 
 
+def test_erased_readings_leave_the_file_of_an_earlier_store(data, device, tmp_path):
+    """SQLite's, after a move to InfluxDB: rows and bytes; also when the new view was made anew and never had them."""
+    fill(data, [device], 2)
+    project(data)
+    with EmbeddedStore(data, readonly=True) as old:
+        gone, *kept = old.readings()
+    index = batch_indexes(data)[0]
+    say_erased(data, index, 1)
+    erase_payload(data, index, 1)
+    Request(1).write(data)
+    (tmp_path / "new").mkdir()
+    with EmbeddedStore(tmp_path / "new") as new:
+        project(data, Trap(new, lambda *_: None))
+    with EmbeddedStore(data, readonly=True) as old:
+        assert list(old.readings()) == kept
+    assert not any(gone.body in path.read_bytes() for path in data.glob("readings.db*"))
+
+
+@pytest.mark.parametrize("content", [None, b"no database at all" * 1000])
+def test_file_of_an_earlier_store_may_be_gone_or_garbage(data, device, tmp_path, content):
+    """The erasure is carried out all the same; a new file is not made for it."""
+    fill(data, [device], 1)
+    (index,) = batch_indexes(data)
+    say_erased(data, index, 1)
+    (tmp_path / "new").mkdir()
+    with EmbeddedStore(tmp_path / "new") as new, closing(Projection(data, Trap(new, lambda *_: None))) as view:
+        if content:
+            (data / "readings.db").write_bytes(content)
+        view.catch_up()
+        assert len(list(new.readings())) == 2
+    assert (data / "readings.db").exists() == bool(content)
+    if content:
+        with EmbeddedStore(data, readonly=True) as old:
+            assert old.cursor() == 0
+
+
+def test_erasure_waits_for_whoever_reads_an_older_state(data, device, tmp_path, monkeypatch):
+    """An audit, say: the write-ahead log keeps what it reads; the store counts as away until no byte is left."""
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.01)
+    fill(data, [device], 2)
+    (tmp_path / "new").mkdir()
+    with EmbeddedStore(tmp_path / "new") as store:
+        project(data, store)
+        gone = next(store.readings())
+        store._db.execute("PRAGMA busy_timeout = 10")
+        say_erased(data, batch_indexes(data)[0], 1)
+        asked = []
+
+        def ends_reading(_, name):
+            asked.extend([read_view(data).why] if name == "erase" else [])
+            if len(asked) == 2:
+                rows.close()
+
+        with EmbeddedStore(tmp_path / "new", readonly=True) as audit:
+            rows = audit.readings()
+            next(rows)
+            project(data, Trap(store, ends_reading))
+            assert not any(gone.body in path.read_bytes() for path in (tmp_path / "new").iterdir())
+    assert len(asked) == 3
+    assert "somebody is reading it" in asked[1]
+
+
 def test_late_payload_does_not_bring_erased_readings_back(data, device):
     """The cursor has passed the entry that erased them: neither hashes in the payload nor what is still whole."""
     fill(data, [device], 2)

@@ -533,7 +533,8 @@ def test_commands_say_what_was_done(estate, device, tmp_path, capsys):
 
     back = ("restore", "--from", estate.backup, "--data", estate.data, "--config", estate.config)
     code, said = run(*back)
-    assert (code, len(said.splitlines())) == (2, 1)
+    assert (code, len(said.splitlines())) == (2, 2)
+    assert said.startswith(f"readings were opened with the keys {estate.keys}\n")
     assert "FROZEN at size 20" in said
     command = [sys.executable, "-m", "vitalseal", "aggregator", "run", "--config", str(estate.config)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

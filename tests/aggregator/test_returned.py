@@ -88,7 +88,7 @@ def test_devices_that_are_there_are_asked_now_and_then(hands, device, other, los
     assert wanted[0][1].places == tuple((0, seq) for seq in range(ASK_FOR + 8, 8, -1))
     status = read_status(hands.data)
     assert status.missing_payloads == ASK_FOR + 5 + 2 + 1
-    assert "40 batches have LOST their readings; devices are asked" in glance(status)["missing"]
+    assert "40 batches have LOST readings; devices are asked for them, but for" in glance(status)["missing"]
     hands.told.clear()
     hands.service._tell()
     assert not [message for _, message in hands.told if isinstance(message, Wanted)]

@@ -10,6 +10,7 @@ import sys
 import threading
 from contextlib import closing
 from functools import partial
+from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -112,10 +113,14 @@ def test_finding_says_what_and_where(command):
     """A changed value is named with device, kind, time and both values; nothing of it is in the error stream."""
     command.do("UPDATE readings SET value = 199.5 WHERE ref = 4 * 4096 + 1")
     assert command(*command.whole) == (1, (162, 161, 0, 1, 0, 0))
-    verdict = "NOT AS LOGGED: 1 of 162 rows, there or missing, are not as the log says: 1 changed."
+    verdict = "NOT AS LOGGED: 1 of 162 rows, there or missing, is not as the log says: 1 changed."
     assert command.out.splitlines()[0] == verdict
     [line] = [line for line in command.out.splitlines() if "CHANGED" in line]
-    for part in ("reading 16385 (entry 4, leaf 1)", "wrist-1 heart_rate at 2025-06-15T14:06:40Z", "199.5", "60.0"):
+    for part in (
+        "reading 16385 (entry 4, leaf 1)",
+        "wrist-1 heart_rate at 2025-06-15T14:06:40Z",
+        "199.5 where the device's signed reading says 60 /min",
+    ):
         assert part in line
     _, report = command.report(*command.whole)
     [finding] = report["findings"]
@@ -223,9 +228,30 @@ def test_incremental_audit_begins_where_the_last_ended(command, grow):
     command.do("UPDATE readings SET value = 1 WHERE ref = 4 * 4096 + 1")
     assert command(*command.whole, "--incremental") == (0, (27, 27, 0, 0, 0, 0))
     assert "entries before 21: an earlier audit passed there, and THEIR ROWS WERE NOT LOOKED AT AGAIN" in command.out
+    verdict = (
+        "AS LOGGED, OF WHAT IS NEW: all of 27 rows of 2 new entries are as the log says. Older rows were not looked at."
+    )
+    assert command.out.splitlines()[0] == verdict
+    assert json.loads((command.data / "audit-state.json").read_text())["size"] == 23
+    assert command(*command.whole, "--incremental") == (0, (0, 0, 0, 0, 0, 0))
+    assert command.out.startswith("NOTHING NEW: ")
+
+
+def test_incremental_audit_begins_again_after_a_whole_one_found_something(command):
+    """Nothing that was found is passed over; a state of another database is not this one's."""
+    state = command.data / "audit-state.json"
+    assert command(*command.whole, "--incremental")[0] == 0
+    command.do("UPDATE readings SET value = 1 WHERE ref = 4 * 4096 + 1")
+    assert command(*command.whole, "--incremental")[0] == 0
+    kept = json.loads(state.read_text())
+    state.write_text(json.dumps(kept | {"store": "SQLite, other.db"}))
     assert command(*command.whole)[0] == 1
-    grow_from = json.loads((command.data / "audit-state.json").read_text())["size"]
-    assert grow_from == 23
+    assert state.exists()
+    state.write_text(json.dumps(kept))
+    assert command(*command.whole)[0] == 1
+    assert not state.exists()
+    for _ in range(2):
+        assert command(*command.whole, "--incremental") == (1, (162, 161, 0, 1, 0, 0))
 
 
 def test_incremental_audit_that_fails_is_not_remembered(command, grow):
@@ -320,10 +346,12 @@ def test_page_holds_a_proof_for_each_finding(command, scene, tmp_path):
     assert "script" not in page.tags
     assert not [value for name, value in page.attributes if name in {"src", "href", "onclick", "onload"}]
     policy = parse_policy((scene.data / "policy.txt").read_bytes())
-    proven = [verify_proof(text.encode(), policy) for text in page.pre if text.startswith("c2sp.org/tlog-proof")]
+    files = [text.encode() for text in page.pre if text.startswith("c2sp.org/tlog-proof")]
+    proven = [verify_proof(file, policy) for file in files[:3]]
     assert [(item.index, item.leaf_index) for item in proven] == [(4, 1), (5, 2), (7, 0)]
-    text = path.read_text()
-    for shown in ("wrist-1", "hospital", "logged by", "value: 1.0 where the log says 60.0", "What was not checked"):
+    text = unescape(path.read_text())
+    values = "value: 1 where the device's signed reading says 60 /min"
+    for shown in ("wrist-1", "hospital", "logged by", values, "What was not checked"):
         assert shown in text
 
 
@@ -356,7 +384,7 @@ def test_many_findings_are_counted_though_not_all_are_told(command, monkeypatch,
     assert command(*command.whole, "--html", path) == (1, (162, 18, 144, 0, 0, 0))
     assert "and 94 more: --json lists all of them" in command.out
     assert "124 more findings are left out" in path.read_text()
-    assert path.read_text().count("c2sp.org/tlog-proof") == 2
+    assert path.read_text().count("c2sp.org/tlog-proof") == 3  # two, and the status of their one key
     assert len(command.report(*command.whole)[1]["findings"]) == 144
 
 

@@ -174,7 +174,7 @@ def test_checkpoint_as_published_that_the_policy_does_not_take_is_no_tampering(s
         db.execute("UPDATE checkpoints SET note = ? WHERE size = 8", (alone,))
     outcome = scene.audit()
     assert (found(outcome), outcome.is_proven) == ({}, False)
-    assert outcome.gaps[0].startswith("1 checkpoint records are as published, and this policy does not take them (8)")
+    assert outcome.gaps[0].startswith("1 checkpoint record is as published, and this policy does not take it (8)")
 
 
 @pytest.mark.parametrize("line", ['{"log_index": Infinity, "ref": null, "why": "x"}', "[1]", "{}", "[" * 100_000])

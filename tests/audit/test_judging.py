@@ -164,7 +164,7 @@ def test_lost_payload_is_told_and_what_is_shown_is_proven_all_the_same(scene, pa
     outcome = scene.audit()
     assert (found(outcome), outcome.is_proven) == ({}, False)
     assert outcome.book.sound[About.READING] == 132
-    assert outcome.gaps[0].startswith("1 batches whose payload is lost")
+    assert outcome.gaps[0].startswith("1 batch whose payload is lost")
 
 
 def test_view_that_is_behind_is_expected_to_have_no_more(scene):

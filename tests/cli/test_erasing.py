@@ -129,7 +129,7 @@ def test_erase_without_a_running_aggregator_is_done_at_its_next_start(vitalseal,
     done = erase(vitalseal, log, "--device", "wrist-1", *WHY, "--yes")
     assert (done.code, done.err) == (0, "")
     assert "no aggregator runs here, so it is done when one is started" in done.out
-    for what in ("gateways: told", "backups taken before", "proofs that were handed out", "mirrors of the log"):
+    for what in ("gateways: told", "take a backup with", "proofs that were handed out", "mirrors of the log"):
         assert what in done.out
     assert "InfluxDB" not in done.out
     assert done.out.splitlines()[-1] == "erase: readings=6 batches=2 entries=0 state=recorded"

@@ -40,7 +40,7 @@ def house(tmp_path, mosquitto):
     command = [sys.executable, "-m", "vitalseal", "aggregator", "run", "--config", str(config)]
     aggregator = Child("aggregator", command, tmp_path / "aggregator.log")
     target = Target(data, ORIGIN, mosquitto.host, mosquitto.port)
-    fleet = lay_out(tmp_path / "devices", target, count=2, speed=300.0, loop=True)
+    fleet = lay_out(tmp_path / "devices", target, count=2, speed=100.0, loop=True)
     for witness in witnesses:
         witness.child.start()
     aggregator.start()
