@@ -81,7 +81,7 @@ class Publisher:
         self._erasures = erasures
         self._erased = erased
         self._quorum_is_there = True
-        self._mended = False  # the public tree, since it was last found whole
+        self._mended: set[str] = set()  # for what the public tree was made again since it last proved that
         self._known = Known()
         self._known_s = self._asked_s = float("-inf")
         self._registry_away_until_s: float | None = None  # None while it is there
@@ -103,13 +103,13 @@ class Publisher:
             # What would be dropped is not built: it stays owed, and nobody has to ask for it again.
             receipts: list[tuple[str, Receipt]] = []
             if self._broker.has_room():
-                receipts = self._proven(partial(self._outgoing.due, tree, note), receipts)
+                receipts = self._proven("receipts", partial(self._outgoing.due, tree, note), receipts)
             for device, receipt in receipts:
                 self._broker.send(device, receipt.encode())
             self._outgoing.refill(self._storage.following, tree.size)
             if not receipts:
                 break
-        self._in_registry(lambda: self._proven(partial(self._erased.tell, tree, note), None))
+        self._in_registry(lambda: self._proven("erasures", partial(self._erased.tell, tree, note), None))
         self._ask()
 
     def note(self) -> None:
@@ -197,18 +197,21 @@ class Publisher:
                 waiting,
             )
 
-    def _proven(self, make: Callable[[], _Made], nothing: _Made) -> _Made:
-        """What `make` makes for devices; or nothing, where the public tree does not prove it: it is made again then."""
+    def _proven(self, what: str, make: Callable[[], _Made], nothing: _Made) -> _Made:
+        """What `make` makes for devices; or nothing, where the public tree does not prove it: it is made again then.
+
+        Once for each `what`: that one thing is proven again says nothing of another.
+        """
         try:
             made = make()
         except LedgerError as error:
-            if self._mended:
+            if what in self._mended:
                 raise
             logger.critical("the public tree is damaged: %s; it is made again from the database", error)
-            self._mended = True
+            self._mended.add(what)
             self._writer.mend()
             return nothing
-        self._mended = False
+        self._mended.discard(what)
         return made
 
     def _trimmed(self, note: bytes) -> bytes:

@@ -20,7 +20,7 @@ def run(script):
 
 # Made, filled, sealed, stored, receipted and purged; a backlog that waits behind; an end by SIGKILL; what is dropped on
 # a small budget and the gap that says so; a new epoch.
-LIFE = (run("oa5sa9sdhtra3sba2x"), run("oa20sstpk"), run("oa400df72ga5sbtx"), run("oa4sea3sx"))
+LIFE = (run("oa5sa9sdhtra3sba2x"), run("oa20sstpk"), run("oa400df80ga5sbtx"), run("oa4sea3sx"))
 
 KILLED, NEXT = run("oa5sa9sdbtrpa3s"), run("oa2sx")
 
